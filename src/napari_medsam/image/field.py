@@ -147,7 +147,8 @@ def _read_area(
         for left, right in _tiles(int(cols.first), int(cols.last)):
             pixels = plane.read(top, left, bottom - top, right - left, level, window.channels)
             _accumulate(out, window_channels(pixels, packed), rows.part(top, bottom), cols.part(left, right))
-    return np.rint(out, out=out).clip(0, 255).astype(np.uint8)
+    out += 0.5  # halves round up
+    return out.clip(0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,97 @@
+"""Low-resolution logits of one object -> its mask in the plane, computed only where it can be positive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from napari_medsam.image.field import Field, Frame
+
+Matrix = csr_array[Any, tuple[int, int]]
+
+
+def mask_from_logits(
+    logits: npt.NDArray[np.float32], field: Field, frame: Frame
+) -> tuple[int, int, npt.NDArray[np.bool_]]:
+    """Enlarge logits (L, L), which cover the whole frame, to the field and keep what is above zero.
+
+    Gives the same mask as enlarging the logits to the frame, cropping the padding and resizing the content to
+    the field, each bilinearly between pixel centres (align_corners=False), without computing the rest of the
+    field. Returns the plane pixel (row, col) of the mask's corner and the mask, (h, w) bool, tight; 0, 0 and an
+    empty (0, 0) mask when no logit is positive.
+    """
+    content = frame.shape(field)
+    rows = _Axis(field.height, content[0], frame.size, logits.shape[0])
+    cols = _Axis(field.width, content[1], frame.size, logits.shape[1])
+    found = logits[: rows.used, : cols.used] > 0
+    if not found.any():
+        return 0, 0, np.zeros((0, 0), dtype=bool)
+    top, bottom = rows.reach(*_extent(found, axis=0))
+    left, right = cols.reach(*_extent(found, axis=1))
+    # Both axes at once are too much for one sparse product: rows first, then columns on the transpose.
+    tall = rows.weights(top, bottom) @ logits
+    mask = (cols.weights(left, right) @ np.ascontiguousarray(tall.T)).T > 0
+    if not mask.any():
+        return 0, 0, np.zeros((0, 0), dtype=bool)
+    (r0, r1), (c0, c1) = _extent(mask, axis=0), _extent(mask, axis=1)
+    tight = np.ascontiguousarray(mask[r0:r1, c0:c1])
+    return field.row + top + r0, field.col + left + c0, tight
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis on its way from logits over the frame's content to the field."""
+
+    length: int  # of the field
+    content: int  # frame pixels that show the field
+    frame: int  # frame pixels in all
+    logits: int  # logits in all
+
+    @property
+    def used(self) -> int:
+        """Leading logits that bear on the content."""
+        last = (self.content - 0.5) * self.logits / self.frame - 0.5
+        return min(self.logits, max(0, int(np.floor(last))) + 2)
+
+    def reach(self, first: int, stop: int) -> tuple[int, int]:
+        """The field pixels that logits first..stop can make positive, with a margin."""
+        spread = 1 if self.logits == self.frame else 2  # two interpolations reach further than one
+        per_logit = self.length / self.content * self.frame / self.logits
+        low = int(np.floor((first - spread) * per_logit))
+        high = int(np.ceil((stop + spread) * per_logit))
+        return max(0, low), min(self.length, high)
+
+    def weights(self, start: int, stop: int) -> Matrix:
+        """(stop - start, logits) weights that give field pixels start..stop."""
+        to_field = _interpolation(self.content, self.length, start, stop)
+        if self.logits == self.frame == self.content:
+            return to_field
+        to_frame = _interpolation(self.logits, self.frame, 0, self.content)
+        return (to_field @ to_frame).tocsr()
+
+
+def _interpolation(source: int, target: int, start: int, stop: int) -> Matrix:
+    """Rows start..stop of the bilinear resize of `source` to `target` pixels, the border pixel repeated."""
+    # In float32 as the reference does it: the two then agree to the last bit or so.
+    scale = np.float32(source / target)
+    places = (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    places = np.maximum(places, 0)
+    lower = np.minimum(places.astype(np.int64), source - 1)
+    upper = np.minimum(lower + 1, source - 1)
+    share = (places - lower).astype(np.float32)
+    rows = np.arange(stop - start)
+    entries = (
+        np.concatenate([1 - share, share]),
+        (np.concatenate([rows, rows]), np.concatenate([lower, upper])),
+    )
+    return csr_array(entries, shape=(stop - start, source))
+
+
+def _extent(hits: npt.NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """(first, last + 1) of the True entries along an axis; there must be one."""
+    places = np.flatnonzero(np.any(hits, axis=1 - axis))
+    return int(places[0]), int(places[-1]) + 1

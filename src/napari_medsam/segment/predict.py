@@ -1,0 +1,162 @@
+"""Boxes on an embedded field -> masks in the plane, and the public API on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medsam.embedding.scheduler import Embedding, FieldRequest, embed
+from napari_medsam.errors import PromptError
+from napari_medsam.image.contrast import Contrast
+from napari_medsam.image.field import Field, whole_field
+from napari_medsam.image.plane import Plane
+from napari_medsam.segment.logits import mask_from_logits
+from napari_medsam.segment.prompt import Box, boxes_in_plane
+
+if TYPE_CHECKING:
+    from napari_medsam.embedding.cache import EmbeddingCache
+    from napari_medsam.model.medsam import MedSAM
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One object's mask in the plane.
+
+    box: the prompt. row, col: the plane pixel of the mask's first corner. mask: (h, w) bool, as tight as it
+    goes; (0, 0) at the box's corner when nothing was found. iou: the IoU the model itself expects.
+    key: the key of the embedding it was read from. field: the field of that embedding.
+    """
+
+    box: Box
+    row: int
+    col: int
+    mask: npt.NDArray[np.bool_]
+    iou: float
+    key: str
+    field: Field
+
+    def full(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """The mask on a whole plane: (H, W) bool."""
+        plane = np.zeros(shape, dtype=bool)
+        height, width = self.mask.shape
+        plane[self.row : self.row + height, self.col : self.col + width] = self.mask
+        return plane
+
+    @property
+    def area(self) -> int:
+        """Pixels in the mask."""
+        return int(np.count_nonzero(self.mask))
+
+
+def predict(model: MedSAM, embedding: Embedding, boxes: Sequence[Box]) -> list[Prediction]:
+    """Decode one mask for each box on an embedded field.
+
+    boxes: inside the embedding's plane, in its pixels. No boxes give an empty list. Cost grows with the boxes
+    and the size of their masks, not with the plane. Raises ModelError when the decoder fails.
+    """
+    if not boxes:
+        return []
+    field, frame = embedding.field, model.frame
+    prompts = field.to_frame(np.stack([box.array() for box in boxes]), frame)
+    decoded = model.decode(embedding.features, prompts, key=embedding.key)
+    predictions = []
+    for box, logits, iou in zip(boxes, decoded.logits, decoded.iou, strict=True):
+        row, col, mask = mask_from_logits(logits, field, frame)
+        if mask.size == 0:
+            row, col = int(box.r0), int(box.c0)
+        predictions.append(Prediction(box, row, col, mask, float(iou), embedding.key, field))
+    return predictions
+
+
+class Segmenter:
+    """A model and its embedding cache: what scripts use.
+
+    >>> masks = load_model("lite-medsam").segment(image, [[10, 20, 110, 140]])
+    """
+
+    def __init__(self, model: MedSAM, cache: EmbeddingCache | None = None) -> None:
+        self.model = model
+        self.cache = cache
+
+    def segment(
+        self,
+        image: Any,
+        boxes: npt.ArrayLike,
+        contrast: str | Contrast = "auto",
+        field: str | Field = "whole",
+        rgb: bool | None = None,
+        channel_axis: int | None = None,
+        channels: Sequence[int] | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """One mask for each box.
+
+        image: a Plane, or array-like (H, W) or (H, W, 3 or 4) of any real dtype, or (with channel_axis) one
+        with channels. boxes: (N, 4) half-open (r0, c0, r1, c1) in pixels. contrast: "auto", a preset such as
+        "ct-soft", or "LO,HI". channels: one to three channels to use. Returns (N, H, W) bool; no boxes give
+        (0, H, W). Raises ImageError for the image, PromptError naming a bad box's number, ModelError when the
+        model fails.
+        """
+        plane = image
+        if not isinstance(image, Plane):
+            plane = Plane.from_array(image, rgb=rgb, channel_axis=channel_axis)
+        choice = Contrast.parse(contrast)
+        if channels is not None:
+            choice = replace(choice, channels=tuple(channels))
+        masks = [prediction.full(plane.shape) for prediction in self.predict(plane, boxes, choice, field)]
+        return np.stack(masks) if masks else np.zeros((0, *plane.shape), dtype=bool)
+
+    def predict(
+        self,
+        plane: Plane,
+        boxes: npt.ArrayLike | Sequence[Box],
+        contrast: str | Contrast = "auto",
+        field: str | Field = "whole",
+    ) -> list[Prediction]:
+        """Like `segment`, but cropped masks with their predicted IoU. Nothing is encoded for no boxes."""
+        prompts = boxes_in_plane(boxes, plane.shape)
+        if not prompts:
+            return []
+        return predict(self.model, self.embed(plane, contrast, field), prompts)
+
+    def embed(
+        self, plane: Plane, contrast: str | Contrast = "auto", field: str | Field = "whole"
+    ) -> Embedding:
+        """Embed a field of a plane, from the cache where it is there."""
+        region = _as_field(field, plane)
+        request = FieldRequest(plane=plane, contrast=Contrast.parse(contrast), field=region)
+        embedding = embed(self.model, self.cache, request)
+        assert embedding is not None  # only a lookup without encoding can come back empty
+        return embedding
+
+
+def load_model(
+    name_or_path: str | Path = "lite-medsam",
+    device: str = "auto",
+    *,
+    cache: EmbeddingCache | Literal["default"] | None = "default",
+    backend: str = "auto",
+) -> Segmenter:
+    """Load a model by name or checkpoint file, ready to segment.
+
+    device: "auto", "cuda", "mps" or "cpu". backend: "auto" or an encoder backend's name. cache: "default"
+    keeps embeddings on disk in the user's cache folder, None keeps none. Raises ModelError for an unknown name,
+    CheckpointError or DownloadError when the weights cannot be had.
+    """
+    from napari_medsam.embedding.cache import EmbeddingCache
+    from napari_medsam.model.medsam import build_model
+
+    store = EmbeddingCache() if cache == "default" else cache
+    return Segmenter(build_model(name_or_path, device, backend=backend), store)
+
+
+def _as_field(field: str | Field, plane: Plane) -> Field:
+    if isinstance(field, Field):
+        return field
+    if field != "whole":
+        raise PromptError(f"Unknown field {field!r}. Choose 'whole' or pass a Field.")
+    return whole_field(plane.shape)
