@@ -1,0 +1,202 @@
+"""What the user made: classes and objects, with their prompts, predictions and corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_medsam.segment.predict import Prediction
+from napari_medsam.segment.prompt import Box
+
+Bounds = tuple[int, int, int, int]
+"""Half-open (r0, c0, r1, c1) in whole plane pixels."""
+
+PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#ffe119", "#9a6324", "#469990")
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """A named, coloured class; ``id`` starts at 1 and is the number key that chooses it."""
+
+    id: int
+    name: str
+    color: str
+
+
+@dataclass(frozen=True)
+class PlaneKey:
+    """Where a plane lies in its layer.
+
+    ``index`` has one entry an axis of the layer: the position on axes that are not displayed, None on the two
+    that are (and on a channel axis). ``displayed`` are the (row, col) axes.
+    """
+
+    index: tuple[int | None, ...]
+    displayed: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A boolean mask (h, w) whose first pixel is (row, col) of the plane."""
+
+    row: int
+    col: int
+    mask: npt.NDArray[np.bool_]
+
+    @property
+    def bounds(self) -> Bounds:
+        return (self.row, self.col, self.row + self.mask.shape[0], self.col + self.mask.shape[1])
+
+    def within(self, bounds: Bounds) -> npt.NDArray[np.bool_]:
+        """Return the patch cut and padded to ``bounds``: (r1 - r0, c1 - c0) bool."""
+        r0, c0, r1, c1 = bounds
+        out = np.zeros((max(r1 - r0, 0), max(c1 - c0, 0)), dtype=bool)
+        top, left, bottom, right = intersection(bounds, self.bounds)
+        if bottom > top and right > left:
+            out[top - r0 : bottom - r0, left - c0 : right - c0] = self.mask[
+                top - self.row : bottom - self.row, left - self.col : right - self.col
+            ]
+        return out
+
+
+def intersection(a: Bounds, b: Bounds) -> Bounds:
+    """Return the common part of two bounds; empty (r1 <= r0 or c1 <= c0) where they do not meet."""
+    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+
+
+def union(a: Bounds | None, b: Bounds | None) -> Bounds | None:
+    """Return the smallest bounds that hold both; None stands for nothing."""
+    if a is None or b is None:
+        return b if a is None else a
+    return (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectRecord:
+    """One labelled thing.
+
+    ``before`` is the object's mask as it stood when the first correction touched it; None means that nobody
+    corrected it. ``extent`` bounds every pixel that ever carried the label in its plane. ``turn`` grows with
+    each prediction: among predictions that overlap, the larger turn is the later one.
+    """
+
+    id: int
+    class_id: int
+    plane: PlaneKey
+    box: Box | None = None
+    prediction: Prediction | None = None
+    before: Patch | None = None
+    extent: Bounds | None = None
+    turn: int = 0
+    problem: str | None = None
+
+    @property
+    def corrected(self) -> bool:
+        return self.before is not None
+
+    @property
+    def patch(self) -> Patch | None:
+        """The predicted mask as a patch; None before the first prediction."""
+        found = self.prediction
+        return None if found is None else Patch(found.row, found.col, found.mask)
+
+
+class Document:
+    """All objects and classes of one image layer.
+
+    Signals carry the object's id (``classes_changed`` carries nothing) and are emitted after the change, in
+    the thread that made it. Only the owner's thread may change a document.
+    """
+
+    added = Signal(int)
+    changed = Signal(int)
+    removed = Signal(int)
+    classes_changed = Signal()
+
+    def __init__(self) -> None:
+        self._objects: dict[int, ObjectRecord] = {}
+        self._classes: dict[int, ObjectClass] = {1: ObjectClass(1, "object", PALETTE[0])}
+        self._next_id = 1
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __iter__(self) -> Iterator[ObjectRecord]:
+        return iter(tuple(self._objects.values()))
+
+    def __contains__(self, object_id: object) -> bool:
+        return object_id in self._objects
+
+    def __getitem__(self, object_id: int) -> ObjectRecord:
+        return self._objects[object_id]
+
+    def get(self, object_id: int) -> ObjectRecord | None:
+        return self._objects.get(object_id)
+
+    def in_plane(self, plane: PlaneKey) -> list[ObjectRecord]:
+        """Return the objects of one plane, in the order of their ids."""
+        return [record for record in self if record.plane == plane]
+
+    def planes(self) -> list[PlaneKey]:
+        """Return the planes that carry objects, in the order in which they were first used."""
+        return list(dict.fromkeys(record.plane for record in self))
+
+    # objects ------------------------------------------------------------------------------------------------
+
+    def reserve(self, used: int) -> None:
+        """Never hand out ids up to ``used``: another layer or a hand-painted label has them."""
+        self._next_id = max(self._next_id, int(used) + 1)
+
+    def add(self, plane: PlaneKey, box: Box | None, class_id: int, object_id: int | None = None) -> ObjectRecord:
+        """Add an object and return it; without ``object_id`` it gets the next free id."""
+        chosen = self._next_id if object_id is None else object_id
+        if chosen in self._objects or chosen < 1:
+            raise ValueError(f"object id {chosen} is taken or not positive")
+        self.reserve(chosen)
+        record = ObjectRecord(chosen, class_id, plane, box)
+        self._objects[chosen] = record
+        self.added.emit(chosen)
+        return record
+
+    def update(self, object_id: int, **changes: Any) -> ObjectRecord:
+        """Replace fields of one object and return the new record; KeyError if there is no such object."""
+        record = replace(self._objects[object_id], **changes)
+        self._objects[object_id] = record
+        self.changed.emit(object_id)
+        return record
+
+    def predicted(self, object_id: int, prediction: Prediction) -> ObjectRecord:
+        """Give an object its newest prediction, which also forgets an earlier correction."""
+        self._turn += 1
+        return self.update(object_id, prediction=prediction, before=None, turn=self._turn, problem=None)
+
+    def remove(self, object_id: int) -> ObjectRecord:
+        record = self._objects.pop(object_id)
+        self.removed.emit(object_id)
+        return record
+
+    # classes ------------------------------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> tuple[ObjectClass, ...]:
+        return tuple(self._classes.values())
+
+    def class_of(self, class_id: int) -> ObjectClass:
+        """Return a class; an id nobody named yet gets a plain name and the palette's colour."""
+        known = self._classes.get(class_id)
+        return known or ObjectClass(class_id, f"class {class_id}", PALETTE[(class_id - 1) % len(PALETTE)])
+
+    def set_class(self, class_id: int, name: str | None = None, color: str | None = None) -> ObjectClass:
+        """Add a class, rename it or give it another colour."""
+        known = self.class_of(class_id)
+        chosen = ObjectClass(class_id, (name or "").strip() or known.name, color or known.color)
+        if self._classes.get(class_id) != chosen:
+            self._classes[class_id] = chosen
+            self.classes_changed.emit()
+        return chosen

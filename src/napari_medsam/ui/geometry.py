@@ -1,0 +1,170 @@
+"""From layers to planes and back: which plane is on screen, where a drawn rectangle lies in it.
+
+napari puts the centre of pixel i at data coordinate i, so pixel i covers [i - 0.5, i + 0.5); plane pixels here
+cover [i, i + 1). The half pixel is added and taken away in this file only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medsam.document.objects import PlaneKey
+from napari_medsam.errors import ImageError, PromptError
+from napari_medsam.image.plane import Plane
+from napari_medsam.segment.prompt import Box
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Layer
+    from napari.viewer import Viewer
+
+
+@dataclass(frozen=True)
+class WorkAxes:
+    """Which axes of an image layer its prompts and labels share.
+
+    ``channel`` is the layer axis that holds channels, or None. A leading channel axis is dropped from prompts
+    and labels (they belong to all channels); any other is kept, so that the sliders still line up.
+    """
+
+    ndim: int
+    channel: int | None = None
+
+    @property
+    def dropped(self) -> int:
+        return 1 if self.channel == 0 and self.ndim > 2 else 0
+
+    @property
+    def kept(self) -> slice:
+        return slice(self.dropped, None)
+
+
+def layer_shape(layer: Image) -> tuple[int, ...]:
+    """The finest level's shape without the RGB axis."""
+    data: Any = layer.data[0] if layer.multiscale else layer.data
+    return tuple(int(n) for n in data.shape[: layer.ndim])
+
+
+def displayed_plane(viewer: Viewer, layer: Image, axes: WorkAxes) -> PlaneKey:
+    """Tell which plane of ``layer`` the viewer shows, as axes and index of the layer.
+
+    Raises ImageError, naming the layer and the next step, when the view is 3D, shows an axis the layer lacks or
+    the channel axis itself, or stands outside the layer.
+    """
+    if viewer.dims.ndisplay != 2:
+        raise ImageError(f"{layer.name}: prompts need the 2D view. Press Ctrl+Y to leave the 3D view.")
+    offset = viewer.dims.ndim - layer.ndim
+    row, col = (axis - offset for axis in viewer.dims.displayed)
+    if row < 0 or col < 0:
+        raise ImageError(f"{layer.name}: the view shows an axis this layer does not have. Roll the axes back.")
+    if axes.channel in (row, col):
+        raise ImageError(f"{layer.name}: the view shows the channel axis. Roll the axes, or choose another one.")
+    point = layer.world_to_data(viewer.dims.point)
+    index = _index(point, (row, col), axes, layer_shape(layer), layer.name)
+    return PlaneKey(index, (row, col))
+
+
+def plane_of(layer: Image, key: PlaneKey, axes: WorkAxes) -> Plane:
+    """Describe one plane of an image layer without reading a pixel."""
+    levels = list(layer.data) if layer.multiscale else layer.data
+    index = (*key.index, None) if layer.rgb else key.index
+    return Plane.from_array(
+        levels,
+        rgb=bool(layer.rgb),
+        displayed=key.displayed,
+        index=index,
+        channel_axis=None if layer.rgb else axes.channel,
+        spacing=(abs(float(layer.scale[key.displayed[0]])), abs(float(layer.scale[key.displayed[1]]))),
+        name=layer.name,
+    )
+
+
+def box_of(
+    vertices: npt.ArrayLike, shapes: Layer, layer: Image, displayed: tuple[int, int], axes: WorkAxes
+) -> tuple[PlaneKey, Box]:
+    """Map a drawn shape's vertices (k, D) to the plane of ``layer`` it lies in and its box there, not yet clipped.
+
+    Both layers' full transforms are followed. A shape that is turned against the image gives the box around it.
+    Raises PromptError for a shape that does not lie in one plane of the layer.
+    """
+    shape = layer_shape(layer)
+    points = np.array([_to_image(vertex, shapes, layer, axes) for vertex in np.asarray(vertices, dtype=float)])
+    if not np.isfinite(points).all():
+        raise PromptError(f"{layer.name}: a corner of the shape is not finite. Draw it again.")
+    fixed = [axis for axis in range(layer.ndim) if axis not in displayed and axis != axes.channel]
+    if fixed and np.ptp(points[:, fixed], axis=0).max() > 0.5:
+        raise PromptError(f"{layer.name}: the shape crosses several planes. Draw it in the view that is open.")
+    index = _index(points.mean(axis=0), displayed, axes, shape, layer.name)
+    return PlaneKey(index, displayed), Box.from_points(points[:, list(displayed)] + 0.5)
+
+
+def vertices_of(box: Box, key: PlaneKey, axes: WorkAxes) -> npt.NDArray[np.float64]:
+    """Map a box of a plane to the four corners (4, D) of a rectangle in a prompt layer that shares ``axes``."""
+    corners = np.zeros((4, axes.ndim))
+    for axis, position in enumerate(key.index):
+        corners[:, axis] = position or 0
+    corners[:, key.displayed[0]] = np.array([box.r0, box.r0, box.r1, box.r1]) - 0.5
+    corners[:, key.displayed[1]] = np.array([box.c0, box.c1, box.c1, box.c0]) - 0.5
+    return corners[:, axes.kept]
+
+
+def transforms_of(layer: Image, axes: WorkAxes) -> dict[str, Any]:
+    """The keyword arguments that give another layer the transforms of ``layer`` on the axes they share."""
+    kept = axes.kept
+    return {
+        "scale": layer.scale[kept],
+        "translate": layer.translate[kept],
+        "rotate": layer.rotate[kept, kept],
+        "shear": _shear(layer, axes),
+        "affine": _affine(layer, axes),
+        "units": layer.units[kept],
+        "axis_labels": layer.axis_labels[kept],
+    }
+
+
+def _to_image(vertex: npt.NDArray[np.float64], shapes: Layer, layer: Image, axes: WorkAxes) -> Any:
+    world = np.asarray(shapes.data_to_world(vertex), dtype=float)
+    missing = layer.ndim - len(world)
+    if missing > 0:  # the leading axes the shape does not have: any position, they are not looked at below
+        start = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
+        world = np.concatenate([start[:missing], world])
+    return np.asarray(layer.world_to_data(world), dtype=float)
+
+
+def _index(
+    point: npt.NDArray[np.floating[Any]],
+    displayed: tuple[int, int],
+    axes: WorkAxes,
+    shape: tuple[int, ...],
+    name: str,
+) -> tuple[int | None, ...]:
+    index: list[int | None] = []
+    for axis, (position, length) in enumerate(zip(point, shape, strict=True)):
+        if axis in displayed or axis == axes.channel:
+            index.append(None)
+            continue
+        nearest = round(float(position))
+        if not 0 <= nearest < length:
+            raise ImageError(
+                f"{name}: position {nearest} on axis {axis} is outside the layer (0 to {length - 1}). "
+                "Move the slider onto the image."
+            )
+        index.append(nearest)
+    return tuple(index)
+
+
+def _affine(layer: Image, axes: WorkAxes) -> npt.NDArray[np.float64]:
+    kept = np.r_[axes.dropped : layer.ndim + 1]
+    matrix: npt.NDArray[np.float64] = np.asarray(layer.affine.affine_matrix)[np.ix_(kept, kept)]
+    return matrix
+
+
+def _shear(layer: Image, axes: WorkAxes) -> npt.NDArray[np.float64]:
+    # napari stores shear as the strict upper triangle of a unit matrix, row by row.
+    full = np.eye(layer.ndim)
+    full[np.triu_indices(layer.ndim, 1)] = np.asarray(layer.shear, dtype=float)
+    part = full[axes.kept, axes.kept]
+    return part[np.triu_indices(len(part), 1)]
