@@ -21,8 +21,8 @@ def mask_from_logits(
 
     Gives the same mask as enlarging the logits to the frame, cropping the padding and resizing the content to
     the field, each bilinearly between pixel centres (align_corners=False), without computing the rest of the
-    field. Returns the plane pixel (row, col) of the mask's corner and the mask, (h, w) bool, tight; 0, 0 and an
-    empty (0, 0) mask when no logit is positive.
+    field. Returns the plane pixel (row, col) of the mask's corner and the mask, (h, w) bool, tight; when no
+    logit is positive, 0, 0 and a mask of shape (0, 0).
     """
     content = frame.shape(field)
     rows = _Axis(field.height, content[0], frame.size, logits.shape[0])

@@ -31,7 +31,8 @@ def paste(
     if policy not in get_args(Policy):
         raise ValueError(f"unknown overlap policy {policy!r}; choose one of {get_args(Policy)}")
     if policy == "never":
-        return mask & ((region == 0) | (region == label))
+        mine: npt.NDArray[np.bool_] = mask & ((region == 0) | (region == label))
+        return mine
     kept = [other for other in protected if other != label] if policy == "corrected" else []
-    free: npt.NDArray[np.bool_] = ~np.isin(region, kept)
-    return mask & free
+    free: npt.NDArray[np.bool_] = mask & ~np.isin(region, kept)
+    return free

@@ -144,8 +144,8 @@ def load_model(
     """Load a model by name or checkpoint file, ready to segment.
 
     device: "auto", "cuda", "mps" or "cpu". backend: "auto" or an encoder backend's name. cache: "default"
-    keeps embeddings on disk in the user's cache folder, None keeps none. Raises ModelError for an unknown name,
-    CheckpointError or DownloadError when the weights cannot be had.
+    keeps embeddings on disk in the user's cache folder, None keeps none. Raises ModelError for an unknown
+    name, CheckpointError or DownloadError when the weights cannot be had.
     """
     from napari_medsam.embedding.cache import EmbeddingCache
     from napari_medsam.model.medsam import build_model

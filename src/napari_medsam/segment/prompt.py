@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def boxes_in_plane(boxes: npt.ArrayLike | Sequence[Box], shape: tuple[int, int])
     Raises PromptError naming the first bad box by its number, counted from 1.
     """
     try:
-        rows = boxes
+        rows: Any = boxes
         if isinstance(boxes, Sequence):
             rows = [box.array() if isinstance(box, Box) else box for box in boxes]
         array = np.asarray(rows, dtype=np.float64)
