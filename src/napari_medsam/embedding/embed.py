@@ -77,16 +77,20 @@ class Embedding:
 
 @overload
 def embed(
-    model: EncoderModel, cache: EmbeddingCache, request: FieldRequest, *, lookup_only: Literal[False] = False
+    model: EncoderModel,
+    cache: EmbeddingCache | None,
+    request: FieldRequest,
+    *,
+    lookup_only: Literal[False] = False,
 ) -> Embedding: ...
 @overload
 def embed(
-    model: EncoderModel, cache: EmbeddingCache, request: FieldRequest, *, lookup_only: bool
+    model: EncoderModel, cache: EmbeddingCache | None, request: FieldRequest, *, lookup_only: bool
 ) -> Embedding | None: ...
 def embed(
-    model: EncoderModel, cache: EmbeddingCache, request: FieldRequest, *, lookup_only: bool = False
+    model: EncoderModel, cache: EmbeddingCache | None, request: FieldRequest, *, lookup_only: bool = False
 ) -> Embedding | None:
-    """The embedding of the requested field: from the cache, else encoded now and kept there.
+    """The embedding of the requested field: from the cache, else encoded now and kept there (None: not kept).
 
     The key is computed from the pixels each time, so pixels that changed in place are seen. `lookup_only`
     never encodes: a miss gives None. May run in several threads at once. Raises ImageError when the plane
@@ -100,7 +104,7 @@ def embed(
     with _failures_as(ModelError, f"Model {model.name!r} failed on image {plane.name!r} at {_place(field)}"):
         prepared = model.prepare(pixels)
         key = embedding_key(prepared, model.encoder_hash, model.precision)
-        features = cache.get(key)
+        features = None if cache is None else cache.get(key)
         hit = features is not None
         if features is None:
             if lookup_only:
@@ -110,7 +114,7 @@ def embed(
 
 
 def _encode(
-    model: EncoderModel, cache: EmbeddingCache, prepared: npt.NDArray[Any], plane: Plane, field: Field
+    model: EncoderModel, cache: EmbeddingCache | None, prepared: npt.NDArray[Any], plane: Plane, field: Field
 ) -> tuple[str, Features]:
     encoded = model.encode(prepared)
     features = np.array(encoded.features, dtype=np.float16)
@@ -122,7 +126,8 @@ def _encode(
     features.flags.writeable = False
     # The encoder may have fallen back, out of memory for one; the entry belongs to what it really computed.
     key = embedding_key(prepared, model.encoder_hash, encoded.precision)
-    cache.put(key, features, _describe(model, encoded.precision, plane, field))
+    if cache is not None:
+        cache.put(key, features, _describe(model, encoded.precision, plane, field))
     return key, features
 
 
