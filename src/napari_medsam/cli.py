@@ -331,3 +331,7 @@ def _qt_binding() -> Iterator[None]:
         if "qt" not in str(error).lower():
             raise
         raise MedSAMError(f'Qt is missing ({error}). Install it: pip install "napari-medsam[all]"') from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

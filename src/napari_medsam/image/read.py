@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -123,23 +123,25 @@ def read_image(path: str | Path) -> ImageFile:
     reader = _reader(path)
     try:
         image = reader(path)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        IndexError,
-        struct.error,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(f"{path}: cannot be read, it may be damaged or incomplete ({reason}).") from error
+    except ImageError:
+        raise
+    except Exception as error:  # every codec has errors of its own
+        raise ImageError(f"{path}: cannot be read ({_reason(error)}). {_advice(error)}") from error
     shape = tuple(image.levels[0].shape)
     if 0 in shape or len(shape) < 2:
         raise ImageError(f"{path}: this is no 2D image, its shape is {shape}. Choose another file.")
     named = "Y" in image.axes and "X" in image.axes and len(image.axes) == len(shape)
     return image if named else replace(image, axes=_guess_axes(shape))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _advice(error: Exception) -> str:
+    if "imagecodecs" in str(error) and "require" in str(error):
+        return "Install that package: pip install imagecodecs"
+    return "It may be damaged or incomplete: copy or convert it again."
 
 
 def is_image(path: Path) -> bool:
@@ -245,7 +247,9 @@ def _tiff_tiles(path: Path, n_levels: int) -> list[LazyArray]:
     levels: list[Any] = []
     for level in range(n_levels):
         store = tifffile.imread(path, aszarr=True, series=0, level=level)
-        levels.append(zarr.open(store, mode="r"))
+        array = zarr.open(store, mode="r")
+        weakref.finalize(array, store.close)  # the file stays open as long as its pixels may be asked for
+        levels.append(array)
     return levels
 
 

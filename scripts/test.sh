@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs every check: style, types, room order, manifest, tests without Qt, GUI tests.
+# All checks run even when one fails; the exit status is 0 only when all passed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh all,dev || exit 1
+
+export PATH="$PWD/.venv/bin:$PATH" PYTHONDONTWRITEBYTECODE=1
+reports="${REPORTS:-out/reports}"
+mkdir -p "$reports"
+rm -f "$reports"/*.xml
+failed=()
+
+check() {
+  local name="$1"
+  shift
+  echo "=== $name"
+  "$@" || failed+=("$name")
+}
+
+on_screen=()
+[ "$(uname -s)" != Linux ] || on_screen=(xvfb-run -a -s "-screen 0 1600x1000x24")
+
+check "ruff" ruff check .
+check "ruff format" ruff format --check .
+check "mypy" mypy
+check "room order" lint-imports
+check "manifest" python -m npe2 validate napari-medsam
+check "tests without Qt" python -m pytest -p scripts.no_qt -p no:pytest-qt -p no:napari \
+  --ignore tests/ui --cov --cov-report=term:skip-covered --junitxml="$reports/rooms.xml" "$@"
+check "GUI tests" "${on_screen[@]}" python -m pytest tests/ui --junitxml="$reports/ui.xml" "$@"
+
+if [ "${#failed[@]}" -gt 0 ]; then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi
+echo "Every check passed."
