@@ -1,0 +1,288 @@
+"""The mask decoder of SAM, arranged so that a box costs as little as possible, with the published weights.
+
+Same function as Kirillov et al., "Segment Anything" (arXiv 2304.02643), one mask per box, no mask prompt:
+- what depends on the image alone is computed once (`image_side`);
+- a projection of the 4096 image places followed by a product with a few prompt tokens is regrouped, so
+  that the small side is projected instead: (x W) t = x (W t);
+- only mask token 0 is turned into a mask, and the 2x2 stride-2 transposed convolutions are matrix products;
+- boxes are decoded one after the other, because a batch falls out of the CPU's caches.
+
+Parameter names are those of the published checkpoints, and autograd works through `forward`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSide:
+    """What decoding needs of one embedding, prompt-independent. n = h * w image places, C channels.
+
+    keys and keys_pe are (n, C): image features, without and with their position. first_k and first_v are
+    (heads, n, d), first_q is (heads, n, d): the first layer's projections of the untouched image.
+    """
+
+    grid: tuple[int, int]
+    keys: Tensor
+    keys_pe: Tensor
+    pe: Tensor
+    first_k: Tensor
+    first_v: Tensor
+    first_q: Tensor
+
+
+class Attention(nn.Module):
+    """Projections of one attention; how they are combined is chosen by the caller."""
+
+    def __init__(self, dim: int, heads: int, reduce: int = 1) -> None:
+        super().__init__()
+        self.heads, self.inner = heads, dim // reduce
+        self.q_proj = nn.Linear(dim, self.inner)
+        self.k_proj = nn.Linear(dim, self.inner)
+        self.v_proj = nn.Linear(dim, self.inner)
+        self.out_proj = nn.Linear(self.inner, dim)
+
+    @property
+    def scale(self) -> float:
+        return 1.0 / math.sqrt(self.inner // self.heads)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(..., n, inner) to (..., heads, n, d)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """(..., heads, n, d) to (..., n, dim), projected."""
+        return self.out_proj(x.transpose(-3, -2).flatten(-2))  # type: ignore[no-any-return]
+
+    def among_tokens(self, qk: Tensor, v: Tensor) -> Tensor:
+        """Plain attention of a few tokens (t, C) among themselves."""
+        q, k = self.split(self.q_proj(qk)), self.split(self.k_proj(qk))
+        return self.merge(torch.softmax(q @ k.mT * self.scale, -1) @ self.split(self.v_proj(v)))
+
+    def from_image(self, tokens: Tensor, keys_pe: Tensor, keys: Tensor) -> Tensor:
+        """Tokens (t, C) look at image places (n, C). The bias of k shifts all scores of a row alike: left out."""
+        t, dim = tokens.shape
+        q = self.split(self.q_proj(tokens)) * self.scale
+        looked_for = (q @ self.k_proj.weight.view(self.heads, -1, dim)).view(-1, dim)
+        seen = torch.softmax(looked_for @ keys_pe.mT, -1) @ keys
+        v = seen.view(self.heads, t, dim) @ self.v_proj.weight.view(self.heads, -1, dim).mT
+        return self.merge(v + self.v_proj.bias.view(self.heads, 1, -1))
+
+    def from_image_projected(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same, with the image's k and v (heads, n, d) at hand."""
+        q = self.split(self.q_proj(tokens)) * self.scale
+        return self.merge(torch.softmax(q @ k.mT, -1) @ v)
+
+    def to_image(self, keys_pe: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+        """Image places (n, C) look at tokens (t, C)."""
+        k = self.split(self.k_proj(tokens)) * self.scale
+        offset = (k @ self.q_proj.bias.view(self.heads, -1, 1)).mT
+        wanted = (k @ self.q_proj.weight.view(self.heads, -1, keys_pe.shape[-1])).flatten(0, 1)
+        scores = keys_pe @ wanted.mT + offset.reshape(1, -1)
+        return self._spread(scores.view(-1, self.heads, tokens.shape[0]), values)
+
+    def to_image_projected(self, q: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+        """The same, with the image's q (heads, n, d) at hand."""
+        k = self.split(self.k_proj(tokens)) * self.scale
+        return self._spread((q @ k.mT).transpose(0, 1), values)
+
+    def _spread(self, scores: Tensor, values: Tensor) -> Tensor:
+        """Softmax over the tokens of (n, heads, t), then values and output projection in one product."""
+        v = self.split(self.v_proj(values))
+        out = self.out_proj.weight.view(-1, self.heads, v.shape[-1]).permute(1, 2, 0)
+        mixed = (v @ out).flatten(0, 1)
+        return torch.addmm(self.out_proj.bias, torch.softmax(scores, -1).flatten(1), mixed)
+
+
+class TwoWayLayer(nn.Module):
+    """Tokens among themselves, tokens to image, MLP, image to tokens."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.self_attn = Attention(dim, heads)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attn_token_to_image = Attention(dim, heads, 2)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Module()
+        self.mlp.lin1, self.mlp.lin2 = nn.Linear(dim, mlp_dim), nn.Linear(mlp_dim, dim)
+        self.norm3 = nn.LayerNorm(dim)
+        self.norm4 = nn.LayerNorm(dim)
+        self.cross_attn_image_to_token = Attention(dim, heads, 2)
+
+    def forward(
+        self, tokens: Tensor, prompt: Tensor, keys: Tensor, image: ImageSide
+    ) -> tuple[Tensor, Tensor]:
+        """tokens, prompt (t, C) and keys (n, C) to the new tokens and keys."""
+        look, write = self.cross_attn_token_to_image, self.cross_attn_image_to_token
+        if self.first:  # tokens are the prompt itself, keys the untouched image
+            tokens = self.norm1(self.self_attn.among_tokens(tokens, tokens))
+            seen = look.from_image_projected(tokens + prompt, image.first_k, image.first_v)
+        else:
+            tokens = self.norm1(tokens + self.self_attn.among_tokens(tokens + prompt, tokens))
+            keys_pe = keys + image.pe
+            seen = look.from_image(tokens + prompt, keys_pe, keys)
+        tokens = self.norm2(tokens + seen)
+        tokens = self.norm3(tokens + self.mlp.lin2(F.relu(self.mlp.lin1(tokens))))
+        if self.first:
+            written = write.to_image_projected(image.first_q, tokens + prompt, tokens)
+        else:
+            written = write.to_image(keys_pe, tokens + prompt, tokens)
+        return tokens, self.norm4(keys + written)
+
+
+class Transformer(nn.Module):
+    """The two-way transformer between prompt tokens and image places."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TwoWayLayer(dim, heads, mlp_dim, i == 0) for i in range(depth))
+        self.final_attn_token_to_image = Attention(dim, heads, 2)
+        self.norm_final_attn = nn.LayerNorm(dim)
+
+    def forward(self, prompt: Tensor, image: ImageSide) -> tuple[Tensor, Tensor]:
+        tokens, keys = prompt, image.keys
+        for layer in self.layers:
+            tokens, keys = layer(tokens, prompt, keys, image)
+        seen = self.final_attn_token_to_image.from_image(tokens + prompt, keys + image.pe, keys)
+        return self.norm_final_attn(tokens + seen), keys
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)  # type: ignore[no-any-return]
+
+
+class ChannelNorm(nn.Module):
+    """Weights of a layer norm over channels; applied by `Upscaling` where channels come last."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def _double(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """A 2x2 transposed convolution of stride 2 on (n, C): (n * 4, C'), the four children of a place in a row."""
+    c_in, c_out = conv.weight.shape[:2]
+    weight = conv.weight.permute(0, 2, 3, 1).reshape(c_in, 4 * c_out)
+    assert conv.bias is not None
+    return torch.addmm(conv.bias.repeat(4), x, weight).view(-1, c_out)
+
+
+class MaskDecoder(nn.Module):
+    """Learned tokens, transformer, upscaling and the heads."""
+
+    def __init__(
+        self, dim: int = 256, heads: int = 8, mlp_dim: int = 2048, depth: int = 2, masks: int = 4
+    ) -> None:
+        super().__init__()
+        self.transformer = Transformer(dim, heads, mlp_dim, depth)
+        self.iou_token = nn.Embedding(1, dim)
+        self.mask_tokens = nn.Embedding(masks, dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(dim, dim // 4, 2, 2),
+            ChannelNorm(dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim // 4, dim // 8, 2, 2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(MLP((dim, dim, dim, dim // 8)) for _ in range(masks))
+        self.iou_prediction_head = MLP((dim, dim, dim, masks))
+
+    def forward(self, box: Tensor, image: ImageSide) -> tuple[Tensor, Tensor]:
+        """box (2, C): its embedded corners. Logits (4 h, 4 w) and the predicted IoU ()."""
+        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight, box])
+        tokens, keys = self.transformer(tokens, image)
+        first, norm, act, second, _ = self.output_upscaling
+        fine = act(_double(second, act(norm(_double(first, keys)))))
+        flat = fine @ self.output_hypernetworks_mlps[0](tokens[1])
+        h, w = image.grid
+        logits = flat.view(h, w, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * h, 4 * w)
+        return logits, self.iou_prediction_head(tokens[0])[0]
+
+
+class PromptEncoder(nn.Module):
+    """Boxes and places as vectors. The parts for clicks and mask prompts only carry their weights."""
+
+    def __init__(self, dim: int = 256, mask_channels: int = 16) -> None:
+        super().__init__()
+        self.pe_layer = nn.Module()
+        self.pe_layer.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, dim // 2))
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, dim)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, mask_channels // 4, 2, 2),
+            ChannelNorm(mask_channels // 4),
+            nn.GELU(),
+            nn.Conv2d(mask_channels // 4, mask_channels, 2, 2),
+            ChannelNorm(mask_channels),
+            nn.GELU(),
+            nn.Conv2d(mask_channels, dim, 1),
+        )
+        self.no_mask_embed = nn.Embedding(1, dim)
+
+    def place(self, xy: Tensor) -> Tensor:
+        """Positions (..., 2) in XY, scaled to [0, 1], to (..., C)."""
+        matrix = self.pe_layer.positional_encoding_gaussian_matrix
+        angles = 2 * math.pi * ((2 * xy - 1) @ matrix)
+        return torch.cat([angles.sin(), angles.cos()], -1)
+
+    def corners(self, boxes_xy: Tensor, size: int) -> Tensor:
+        """Boxes (n, 4) as x0, y0, x1, y1 in frame pixels to (n, 2, C); half a pixel is added as published."""
+        kind = torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
+        return self.place((boxes_xy.view(-1, 2, 2) + 0.5) / size) + kind
+
+
+class SamDecoder(nn.Module):
+    """Prompt encoder and mask decoder, with the checkpoint's names `prompt_encoder.*` and `mask_decoder.*`.
+
+    size is the side in pixels of the encoder's input, to which boxes refer.
+    """
+
+    def __init__(self, size: int, mask_decoder: MaskDecoder | None = None, dim: int = 256) -> None:
+        super().__init__()
+        self.size = size
+        self.prompt_encoder = PromptEncoder(dim)
+        self.mask_decoder = mask_decoder or MaskDecoder(dim)
+
+    def image_side(self, features: Tensor) -> ImageSide:
+        """The prompt-independent part of decoding features (C, h, w)."""
+        _, h, w = features.shape
+        rows = (torch.arange(h, device=features.device, dtype=torch.float32) + 0.5) / h
+        cols = (torch.arange(w, device=features.device, dtype=torch.float32) + 0.5) / w
+        xy = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).view(-1, 2)
+        pe = self.prompt_encoder.place(xy)
+        keys = features.flatten(1).mT + self.prompt_encoder.no_mask_embed.weight
+        keys_pe = keys + pe
+        layer = self.mask_decoder.transformer.layers[0]
+        look, write = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+        first_k = look.split(look.k_proj(keys_pe))
+        first_v = look.split(look.v_proj(keys))
+        first_q = write.split(write.q_proj(keys_pe))
+        return ImageSide((h, w), keys, keys_pe, pe, first_k, first_v, first_q)
+
+    def forward(self, image: ImageSide, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """boxes (n, 4) as (r0, c0, r1, c1) in frame pixels, n >= 1: logits (n, 4 h, 4 w), IoU (n,)."""
+        corners = self.prompt_encoder.corners(boxes[:, [1, 0, 3, 2]], self.size)
+        decoded = [self.mask_decoder(corner, image) for corner in corners]
+        return torch.stack([logits for logits, _ in decoded]), torch.stack([iou for _, iou in decoded])

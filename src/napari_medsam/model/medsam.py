@@ -1,0 +1,211 @@
+"""A model ready to use: prepare and encode a field once, decode boxes as often as wanted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medsam.errors import ModelError
+from napari_medsam.image.field import Frame
+from napari_medsam.model.checkpoint import Progress, checkpoint_path, load_state, models_folder
+from napari_medsam.model.encoder import Encoder, choose_backend
+from napari_medsam.model.family import family_frame, prepare_pixels, settle_family
+from napari_medsam.model.host import EncoderHost
+from napari_medsam.model.registry import ModelSpec, find_model
+from napari_medsam.model.weights import build_decoder, decoder_state, encoder_state, state_hash
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_medsam.model.decoder import ImageSide, SamDecoder
+
+Notice = Callable[[str], None]
+# An image side takes about 12 MiB; a user jumps between few embeddings at a time.
+_KEPT_IMAGE_SIDES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Features float16 (256, 64, 64) of one field, and the precision they were computed in."""
+
+    features: npt.NDArray[np.float16]
+    precision: str
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """One mask a box: logits float32 (n, L, L) over the whole frame (mask where > 0), IoU float32 (n,)."""
+
+    logits: npt.NDArray[np.float32]
+    iou: npt.NDArray[np.float32]
+
+
+class MedSAM:
+    """An encoder, shared between all decoders made for it, and one decoder. Thread-safe.
+
+    encode and decode may run at the same time in two threads. `encoder_hash` and `decoder_hash` are the
+    sha256 of the loaded weights; `precision` names the backend and dtype of features made from now on.
+    Errors of torch leave as ModelError, never as RuntimeError.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, host: EncoderHost, decoder: SamDecoder, hashes: tuple[str, str]
+    ) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.frame: Frame = family_frame(spec.family, spec.input_size)
+        self.prompts = spec.prompts
+        self.encoder_hash, self.decoder_hash = hashes
+        self._host = host
+        self._decoder = decoder
+        self._decoder_device = "cpu"
+        self._decode_lock = Lock()
+        self._image_sides: OrderedDict[str, ImageSide] = OrderedDict()
+
+    @property
+    def precision(self) -> str:
+        """Backend and dtype of the encoder; changes when a GPU runs out of memory and the CPU takes over."""
+        return self._host.precision
+
+    @property
+    def device(self) -> str:
+        """Where encoding and decoding run now."""
+        return self._host.device
+
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(h', w', 3) uint8 as read_field gives it for `frame` to float32 (3, S, S), C-contiguous.
+
+        Raises ImageError when the pixels do not fit the frame.
+        """
+        return prepare_pixels(self.spec.family, self.frame.size, pixels)
+
+    def encode(self, prepared: npt.NDArray[np.float32]) -> Encoded:
+        """Features of one prepared field. One at a time; a second caller waits.
+
+        Raises ModelError when the encoder fails or memory runs out on the CPU too.
+        """
+        expected = (3, self.frame.size, self.frame.size)
+        if prepared.shape != expected or prepared.dtype != np.float32:
+            raise ModelError(
+                f"{self.name} encodes float32 {expected}, not {prepared.dtype} {prepared.shape}: "
+                "make it with prepare()."
+            )
+        return Encoded(*self._host.encode(prepared))
+
+    def decode(
+        self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], *, key: str | None = None
+    ) -> Decoded:
+        """Masks of boxes (n, 4) as (r0, c0, r1, c1) in frame pixels; n = 0 gives empty arrays.
+
+        key: the embedding's key. With it, the part that depends on the image alone is kept for the few
+        embeddings last used. Raises ModelError for features or boxes of a wrong shape, or when torch fails.
+        """
+        boxes = np.asarray(boxes, dtype=np.float32)
+        if features.ndim != 3 or boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ModelError(
+                f"decode takes features (C, h, w) and boxes (n, 4), not {features.shape}, {boxes.shape}."
+            )
+        if not len(boxes):
+            side = 4 * features.shape[1]
+            return Decoded(np.zeros((0, side, side), np.float32), np.zeros(0, np.float32))
+        with self._decode_lock:
+            try:
+                return self._decode(features, boxes, key)
+            except RuntimeError as error:
+                if not self._host.leave_gpu(error):
+                    raise self._host.translated(error, "decoding") from error
+            try:
+                return self._decode(features, boxes, key)
+            except RuntimeError as error:
+                raise self._host.translated(error, "decoding") from error
+
+    def decoder_state(self) -> dict[str, Tensor]:
+        """Copies of the decoder's weights on the CPU, with the checkpoint's names."""
+        with self._decode_lock:
+            return {name: value.detach().cpu().clone() for name, value in self._decoder.state_dict().items()}
+
+    def with_decoder(self, state: Mapping[str, Tensor], source: str = "the new decoder") -> MedSAM:
+        """The same encoder with another decoder: encoder_hash and precision stay, decoder_hash changes.
+
+        Raises CheckpointError naming `source` when the weights do not fit.
+        """
+        decoder = build_decoder(state, self.frame.size, source)
+        return MedSAM(self.spec, self._host, decoder, (self.encoder_hash, state_hash(decoder_state(state))))
+
+    def _decode(
+        self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], key: str | None
+    ) -> Decoded:
+        import torch
+
+        with torch.inference_mode():
+            self._follow_device()
+            image = self._image_side(features, key)
+            logits, iou = self._decoder(image, torch.from_numpy(boxes).to(self._decoder_device))
+            return Decoded(logits.float().cpu().numpy(), iou.float().cpu().numpy())
+
+    def _follow_device(self) -> None:
+        if self._decoder_device != self._host.device:
+            self._image_sides.clear()
+            self._decoder_device = self._host.device
+            self._decoder = self._decoder.to(self._decoder_device)
+
+    def _image_side(self, features: npt.NDArray[np.float16], key: str | None) -> ImageSide:
+        import torch
+
+        if key is not None and key in self._image_sides:
+            self._image_sides.move_to_end(key)
+            return self._image_sides[key]
+        tensor = torch.from_numpy(features.astype(np.float32)).to(self._decoder_device)
+        image: ImageSide = self._decoder.image_side(tensor)
+        if key is not None:
+            self._image_sides[key] = image
+            while len(self._image_sides) > _KEPT_IMAGE_SIDES:
+                self._image_sides.popitem(last=False)
+        return image
+
+
+def build_model(
+    name_or_path: str | Path,
+    device: str = "auto",
+    *,
+    backend: str = "auto",
+    on_notice: Notice | None = None,
+    progress: Progress | None = None,
+) -> MedSAM:
+    """Load a model by name or checkpoint path; downloads and checks the checkpoint when needed.
+
+    device: auto, cuda, mps or cpu. backend: auto (OpenVINO on a CPU where installed), torch or openvino;
+    the encoder is compiled when it is first used, the choice stands from now on. on_notice receives what a
+    user should know (fallback to the CPU, an unverified file); progress(done, total) the download in bytes.
+    Raises ModelError, CheckpointError or DownloadError, each with the next step.
+    """
+    spec = find_model(name_or_path)
+    path = checkpoint_path(spec, progress=progress)
+    from napari_medsam.model.device import choose_device
+
+    device = choose_device(device)
+    chosen = choose_backend(backend, device)
+    state = load_state(path)
+    spec = settle_family(spec, state)
+    source = str(spec.path or spec.file_name)
+    inside, outside = encoder_state(state), decoder_state(state)
+    hashes = state_hash(inside), state_hash(outside)
+
+    def make(on_device: str, with_backend: str) -> Encoder:
+        from napari_medsam.model.encoder import build_encoder_backend
+        from napari_medsam.model.weights import build_encoder
+
+        module = build_encoder(spec.arch, inside, source)
+        folder = models_folder() / "compiled"
+        return build_encoder_backend(module, spec.input_size, on_device, with_backend, hashes[0], folder)
+
+    host = EncoderHost(make, device, chosen, spec.name, on_notice or (lambda _: None))
+    decoder = build_decoder(outside, spec.input_size, source)
+    return MedSAM(spec, host, decoder, hashes)
