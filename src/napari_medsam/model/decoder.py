@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +69,8 @@ class Attention(nn.Module):
         return self.merge(torch.softmax(q @ k.mT * self.scale, -1) @ self.split(self.v_proj(v)))
 
     def from_image(self, tokens: Tensor, keys_pe: Tensor, keys: Tensor) -> Tensor:
-        """Tokens (t, C) look at image places (n, C). The bias of k shifts all scores of a row alike: left out."""
+        """Tokens (t, C) look at image places (n, C)."""
+        # The bias of k shifts all scores of a token alike, which softmax ignores: it is left out.
         t, dim = tokens.shape
         q = self.split(self.q_proj(tokens)) * self.scale
         looked_for = (q @ self.k_proj.weight.view(self.heads, -1, dim)).view(-1, dim)
@@ -99,6 +102,14 @@ class Attention(nn.Module):
         out = self.out_proj.weight.view(-1, self.heads, v.shape[-1]).permute(1, 2, 0)
         mixed = (v @ out).flatten(0, 1)
         return torch.addmm(self.out_proj.bias, torch.softmax(scores, -1).flatten(1), mixed)
+
+
+class Token(nn.Module):
+    """Learned vectors (n, C). Unlike nn.Embedding it has no initialiser, which would be slow and replaced."""
+
+    def __init__(self, n: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n, dim))
 
 
 class TwoWayLayer(nn.Module):
@@ -160,7 +171,7 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -182,7 +193,7 @@ class ChannelNorm(nn.Module):
 
 
 def _double(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """A 2x2 transposed convolution of stride 2 on (n, C): (n * 4, C'), the four children of a place in a row."""
+    """A 2x2 transposed convolution of stride 2: (n, C) to (n * 4, C'), the children of a place in a row."""
     c_in, c_out = conv.weight.shape[:2]
     weight = conv.weight.permute(0, 2, 3, 1).reshape(c_in, 4 * c_out)
     assert conv.bias is not None
@@ -197,8 +208,8 @@ class MaskDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.transformer = Transformer(dim, heads, mlp_dim, depth)
-        self.iou_token = nn.Embedding(1, dim)
-        self.mask_tokens = nn.Embedding(masks, dim)
+        self.iou_token = Token(1, dim)
+        self.mask_tokens = Token(masks, dim)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(dim, dim // 4, 2, 2),
             ChannelNorm(dim // 4),
@@ -228,8 +239,8 @@ class PromptEncoder(nn.Module):
         super().__init__()
         self.pe_layer = nn.Module()
         self.pe_layer.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, dim // 2))
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
-        self.not_a_point_embed = nn.Embedding(1, dim)
+        self.point_embeddings = nn.ModuleList(Token(1, dim) for _ in range(4))
+        self.not_a_point_embed = Token(1, dim)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_channels // 4, 2, 2),
             ChannelNorm(mask_channels // 4),
@@ -239,7 +250,7 @@ class PromptEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(mask_channels, dim, 1),
         )
-        self.no_mask_embed = nn.Embedding(1, dim)
+        self.no_mask_embed = Token(1, dim)
 
     def place(self, xy: Tensor) -> Tensor:
         """Positions (..., 2) in XY, scaled to [0, 1], to (..., C)."""
@@ -274,7 +285,7 @@ class SamDecoder(nn.Module):
         pe = self.prompt_encoder.place(xy)
         keys = features.flatten(1).mT + self.prompt_encoder.no_mask_embed.weight
         keys_pe = keys + pe
-        layer = self.mask_decoder.transformer.layers[0]
+        layer = cast(TwoWayLayer, self.mask_decoder.transformer.layers[0])
         look, write = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
         first_k = look.split(look.k_proj(keys_pe))
         first_v = look.split(look.v_proj(keys))

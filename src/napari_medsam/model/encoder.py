@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -61,17 +63,23 @@ def encoder_precision(backend: str, device: str) -> str:
 
 
 def build_encoder_backend(
-    module: nn.Module, size: int, device: str, backend: str, encoder_hash: str, folder: Path
+    make_module: Callable[[], nn.Module],
+    size: int,
+    device: str,
+    backend: str,
+    encoder_hash: str,
+    folder: Path,
 ) -> Encoder:
-    """Wrap a loaded encoder module (float32, on the CPU, not fused) in the backend chosen for the device.
+    """An encoder in the backend chosen for the device.
 
-    folder keeps what a backend compiles, by the hash of the weights it was made from.
+    make_module() gives the loaded module (float32, on the CPU, not fused); it is not called when `folder`,
+    which keeps what a backend compiles, has the encoder of this hash.
     """
     if choose_backend(backend, device) == "openvino":
         from napari_medsam.model.openvino_encoder import OpenVinoEncoder
 
-        return OpenVinoEncoder(module, size, encoder_hash, folder)
-    return TorchEncoder(module, device)
+        return OpenVinoEncoder(make_module, size, encoder_hash, folder)
+    return TorchEncoder(make_module(), device)
 
 
 class TorchEncoder:
@@ -85,7 +93,7 @@ class TorchEncoder:
         self._dtype = torch.float32 if device == "cpu" else torch.float16
         self.precision = encoder_precision("torch", device)
         module = fuse_batch_norms(module.eval())
-        self._module = module.to(device=device, memory_format=torch.channels_last)
+        self._module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, prepared: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
         import torch
@@ -116,7 +124,7 @@ def fuse_batch_norms(module: nn.Module) -> nn.Module:
         if not isinstance(child, nn.Sequential):
             continue
         names = list(child._modules)
-        for first, second in zip(names[:-1], names[1:], strict=True):
+        for first, second in pairwise(names):
             conv, norm = child._modules[first], child._modules[second]
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 child._modules[first] = fuse_conv_bn_eval(conv, norm)

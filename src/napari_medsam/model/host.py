@@ -67,7 +67,8 @@ class EncoderHost:
                 "Close other programs or choose a smaller model."
             )
         return ModelError(
-            f"{self._name} failed while {doing} on {self.device}: {error}. Load it again with backend 'torch'."
+            f"{self._name} failed while {doing} on {self.device}: {error}. "
+            "Load the model again, with backend 'torch' or on the CPU."
         )
 
     def _encode(self, prepared: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16], str]:

@@ -202,9 +202,14 @@ def build_model(
         from napari_medsam.model.encoder import build_encoder_backend
         from napari_medsam.model.weights import build_encoder
 
-        module = build_encoder(spec.arch, inside, source)
-        folder = models_folder() / "compiled"
-        return build_encoder_backend(module, spec.input_size, on_device, with_backend, hashes[0], folder)
+        return build_encoder_backend(
+            lambda: build_encoder(spec.arch, inside, source),
+            spec.input_size,
+            on_device,
+            with_backend,
+            hashes[0],
+            models_folder() / "compiled",
+        )
 
     host = EncoderHost(make, device, chosen, spec.name, on_notice or (lambda _: None))
     decoder = build_decoder(outside, spec.input_size, source)

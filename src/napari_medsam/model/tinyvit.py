@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution and batch norm; `freeze` folds the second into the first."""
+    """Convolution and batch norm, which `fuse_batch_norms` folds into one."""
+
+    c: nn.Conv2d
+    bn: nn.BatchNorm2d
 
     def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()

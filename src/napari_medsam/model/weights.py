@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.model.registry import Arch, ModelSpec
+from napari_medsam.model.registry import Arch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +42,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         value = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         if value.numel():
-            digest.update(value.view(-1).view(torch.uint8).numpy())
+            digest.update(memoryview(value.view(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 
@@ -126,11 +126,3 @@ def _filled(module: nn.Module, state: Mapping[str, Tensor], source: str) -> nn.M
             owner, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(owner), leaf, torch.zeros(value.shape, dtype=value.dtype))
     return module.eval()
-
-
-def model_hashes(spec: ModelSpec, state: Mapping[str, Tensor]) -> tuple[str, str]:
-    """(encoder hash, decoder hash) of a checkpoint's weights as loaded, before anything is fused."""
-    parts = encoder_state(state), decoder_state(state)
-    if not all(parts):
-        raise CheckpointError(f"{spec.path or spec.file_name} lacks an image encoder or a mask decoder.")
-    return state_hash(parts[0]), state_hash(parts[1])
