@@ -196,10 +196,12 @@ class EmbeddingScheduler:
     # The worker thread
 
     def _run(self) -> None:
-        while not self._closed:
+        while True:
             with self._changed:
+                if self._closed:
+                    return
                 seen = self._changes
-                job = None if self._paused or self._closed else self._take()
+                job = None if self._paused else self._take()
                 progress = self._progress()
             self._report(progress)
             if job is not None:
