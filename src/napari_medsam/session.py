@@ -17,7 +17,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class Settings:
     model: str = "lite-medsam"
     device: str = "auto"
     backend: str = "auto"
-    contrast: Contrast = Contrast()
+    contrast: Contrast = field(default_factory=Contrast)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,9 +215,8 @@ class Session:
             return None  # the scheduler loads it
         large = plane.shape[0] * plane.shape[1] > REUSE_ABOVE
         recent = self._recent
-        if large and recent is not None:
-            if recent[:3] == (plane, contrast, _encoder(model)):
-                return recent[3]
+        if large and recent is not None and recent[:3] == (plane, contrast, _encoder(model)):
+            return recent[3]
         found = embed(model, self.cache, FieldRequest(plane, contrast, None, PROMPT), lookup_only=True)
         if large and found is not None:
             self._recent = (plane, contrast, _encoder(model), found)

@@ -153,7 +153,9 @@ class Document:
         """Never hand out ids up to ``used``: another layer or a hand-painted label has them."""
         self._next_id = max(self._next_id, int(used) + 1)
 
-    def add(self, plane: PlaneKey, box: Box | None, class_id: int, object_id: int | None = None) -> ObjectRecord:
+    def add(
+        self, plane: PlaneKey, box: Box | None, class_id: int, object_id: int | None = None
+    ) -> ObjectRecord:
         """Add an object and return it; without ``object_id`` it gets the next free id."""
         chosen = self._next_id if object_id is None else object_id
         if chosen in self._objects or chosen < 1:
@@ -175,6 +177,13 @@ class Document:
         """Give an object its newest prediction, which also forgets an earlier correction."""
         self._turn += 1
         return self.update(object_id, prediction=prediction, before=None, turn=self._turn, problem=None)
+
+    def restore(self, record: ObjectRecord) -> None:
+        """Put back an object that was removed."""
+        if record.id in self._objects:
+            raise ValueError(f"object id {record.id} is taken")
+        self._objects[record.id] = record
+        self.added.emit(record.id)
 
     def remove(self, object_id: int) -> ObjectRecord:
         record = self._objects.pop(object_id)

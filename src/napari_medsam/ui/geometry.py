@@ -48,23 +48,33 @@ def layer_shape(layer: Image) -> tuple[int, ...]:
     return tuple(int(n) for n in data.shape[: layer.ndim])
 
 
-def displayed_plane(viewer: Viewer, layer: Image, axes: WorkAxes) -> PlaneKey:
-    """Tell which plane of ``layer`` the viewer shows, as axes and index of the layer.
+def displayed_axes(viewer: Viewer, layer: Image, axes: WorkAxes) -> tuple[int, int]:
+    """Tell which (row, col) axes of ``layer`` the viewer shows.
 
-    Raises ImageError, naming the layer and the next step, when the view is 3D, shows an axis the layer lacks or
-    the channel axis itself, or stands outside the layer.
+    Raises ImageError, naming the layer and the next step, when the view is 3D or shows an axis that the layer
+    lacks, or its channel axis.
     """
     if viewer.dims.ndisplay != 2:
         raise ImageError(f"{layer.name}: prompts need the 2D view. Press Ctrl+Y to leave the 3D view.")
     offset = viewer.dims.ndim - layer.ndim
     row, col = (axis - offset for axis in viewer.dims.displayed)
     if row < 0 or col < 0:
-        raise ImageError(f"{layer.name}: the view shows an axis this layer does not have. Roll the axes back.")
+        raise ImageError(
+            f"{layer.name}: the view shows an axis this layer does not have. Roll the axes back."
+        )
     if axes.channel in (row, col):
-        raise ImageError(f"{layer.name}: the view shows the channel axis. Roll the axes, or choose another one.")
+        raise ImageError(
+            f"{layer.name}: the view shows the channel axis. Roll the axes, or choose another one."
+        )
+    return row, col
+
+
+def displayed_plane(viewer: Viewer, layer: Image, axes: WorkAxes) -> PlaneKey:
+    """Tell which plane of ``layer`` the viewer shows. Raises ImageError as ``displayed_axes`` does, and when the
+    sliders stand outside the layer."""
+    displayed = displayed_axes(viewer, layer, axes)
     point = layer.world_to_data(viewer.dims.point)
-    index = _index(point, (row, col), axes, layer_shape(layer), layer.name)
-    return PlaneKey(index, (row, col))
+    return PlaneKey(_index(point, displayed, axes, layer_shape(layer), layer.name), displayed)
 
 
 def plane_of(layer: Image, key: PlaneKey, axes: WorkAxes) -> Plane:
@@ -83,20 +93,25 @@ def plane_of(layer: Image, key: PlaneKey, axes: WorkAxes) -> Plane:
 
 
 def box_of(
-    vertices: npt.ArrayLike, shapes: Layer, layer: Image, displayed: tuple[int, int], axes: WorkAxes
+    vertices: npt.ArrayLike, shapes: Layer, viewer: Viewer, layer: Image, axes: WorkAxes
 ) -> tuple[PlaneKey, Box]:
     """Map a drawn shape's vertices (k, D) to the plane of ``layer`` it lies in and its box there, not yet clipped.
 
-    Both layers' full transforms are followed. A shape that is turned against the image gives the box around it.
+    Both layers' full transforms are followed. A shape that is turned against the image gives the box around it;
+    one with fewer axes than the image lies in the plane that the sliders show.
     Raises PromptError for a shape that does not lie in one plane of the layer.
     """
-    shape = layer_shape(layer)
-    points = np.array([_to_image(vertex, shapes, layer, axes) for vertex in np.asarray(vertices, dtype=float)])
+    shape, displayed = layer_shape(layer), displayed_axes(viewer, layer, axes)
+    points = np.array(
+        [_to_image(vertex, shapes, viewer, layer) for vertex in np.asarray(vertices, dtype=float)]
+    )
     if not np.isfinite(points).all():
         raise PromptError(f"{layer.name}: a corner of the shape is not finite. Draw it again.")
     fixed = [axis for axis in range(layer.ndim) if axis not in displayed and axis != axes.channel]
     if fixed and np.ptp(points[:, fixed], axis=0).max() > 0.5:
-        raise PromptError(f"{layer.name}: the shape crosses several planes. Draw it in the view that is open.")
+        raise PromptError(
+            f"{layer.name}: the shape crosses several planes. Draw it in the view that is open."
+        )
     index = _index(points.mean(axis=0), displayed, axes, shape, layer.name)
     return PlaneKey(index, displayed), Box.from_points(points[:, list(displayed)] + 0.5)
 
@@ -125,12 +140,11 @@ def transforms_of(layer: Image, axes: WorkAxes) -> dict[str, Any]:
     }
 
 
-def _to_image(vertex: npt.NDArray[np.float64], shapes: Layer, layer: Image, axes: WorkAxes) -> Any:
+def _to_image(vertex: npt.NDArray[np.float64], shapes: Layer, viewer: Viewer, layer: Image) -> Any:
     world = np.asarray(shapes.data_to_world(vertex), dtype=float)
     missing = layer.ndim - len(world)
-    if missing > 0:  # the leading axes the shape does not have: any position, they are not looked at below
-        start = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
-        world = np.concatenate([start[:missing], world])
+    if missing > 0:
+        world = np.concatenate([np.asarray(viewer.dims.point, dtype=float)[-layer.ndim :][:missing], world])
     return np.asarray(layer.world_to_data(world), dtype=float)
 
 

@@ -1,0 +1,312 @@
+"""What a viewer and a session do to each other: which image is at work, when its plane is embedded, when masks land."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels, Shapes
+from napari.utils import progress
+from napari.utils.notifications import show_info, show_warning
+from psygnal import Signal
+from qtpy.QtCore import QObject, QTimer
+
+from napari_medsam.document.objects import Document
+from napari_medsam.embedding.cache import EmbeddingCache
+from napari_medsam.embedding.scheduler import Progress
+from napari_medsam.errors import MedSAMError
+from napari_medsam.session import Loader, Session, Settings
+from napari_medsam.ui.bridge import MainThread
+from napari_medsam.ui.work import METADATA_KEY, Choices, Work
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+SETTLE_MS = 80  # a slider that still moves, a layer that is still being set up
+IMAGE_EVENTS = ("data", "scale", "translate", "rotate", "shear", "affine", "name")
+
+
+class Controller(QObject):  # type: ignore[misc]
+    """Wires one viewer to one session. Everything here runs in the Qt main thread.
+
+    Signals for the dock: ``work_changed(Work | None)``, ``status(str)`` about the plane on screen,
+    ``progressed(Progress)``, ``said(str)`` for messages, ``painted(id)``.
+    """
+
+    work_changed = Signal(object)
+    status = Signal(str)
+    progressed = Signal(object)
+    said = Signal(str)
+    painted = Signal(int)
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        *,
+        settings: Settings | None = None,
+        cache: EmbeddingCache | None = None,
+        load: Loader | None = None,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.choices = Choices()
+        self.work: Work | None = None
+        self._works: list[Work] = []
+        self._main = MainThread(self)
+        options: dict[str, Any] = {} if load is None else {"load": load}
+        self.session = Session(settings, cache=cache, post=self._main.post, **options)
+        self._activity: progress[Any] | None = None
+        self._show_timer = self._timer(self._show_now)
+        self._recheck_timer = self._timer(self._recheck_now)
+        self._connect()
+
+    def start(self) -> None:
+        """Look at the layers that are there already, and load the model in the background."""
+        self.session.warm_up()
+        for layer in tuple(self.viewer.layers):
+            self._welcome(layer)
+        if self.work is None:
+            images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+            if images:
+                self.set_image(images[-1])
+
+    def close(self) -> None:
+        """Let go of the viewer and stop the threads."""
+        for timer in (self._show_timer, self._recheck_timer):
+            timer.stop()
+        self._disconnect()
+        self.session.close()
+        for work in self._works:
+            self._unwatch(work)
+            work.close()
+        self._works.clear()
+        self._end_activity()
+
+    # what the dock asks for ---------------------------------------------------------------------------------
+
+    def set_image(self, layer: Image | None) -> None:
+        """Put an image to work; its plane on screen is embedded."""
+        if layer is None or (self.work is not None and self.work.image is layer):
+            return
+        found = next((work for work in self._works if work.image is layer), None)
+        if found is None:
+            found = Work(self.viewer, layer, self.session, self.choices)
+            self._works.append(found)
+            self._watch(found)
+        self.work = found
+        self.work_changed.emit(found)
+        self.show_soon()
+
+    def draw_boxes(self) -> None:
+        """Make what is missing to draw boxes on the image at work, and choose the rectangle tool."""
+        if self.work is None:
+            self.say("Open an image first (File > Open, or File > Open Sample > MedSAM).")
+            return
+        self.work.ready_layers()
+
+    def configure(self, **changes: Any) -> None:
+        """Change model, device or contrast; the plane on screen and all boxes are done again."""
+        before = self.session.settings
+        self.session.configure(**changes)
+        if self.session.settings != before:
+            self.show_soon()
+            for work in self._works:
+                work.predict_all()
+
+    def set_channel_axis(self, axis: int | None) -> None:
+        if self.work is not None and axis != self.work.axes.channel:
+            self.work.set_channel_axis(axis)
+            self.work_changed.emit(self.work)
+            self.show_soon()
+
+    def cancel(self) -> None:
+        """Stop embedding; boxes that wait for it stay and are decoded when they are touched again."""
+        self.session.cancel()
+        self.status.emit("Cancelled. Draw a box or move the slider to go on.")
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Run a function in the main thread, from any thread."""
+        self._main.post(function)
+
+    def say(self, text: str, *, warn: bool = False) -> None:
+        self.said.emit(text)
+        (show_warning if warn else show_info)(text)
+
+    def show_soon(self, *_: object) -> None:
+        """Embed what is on screen once the view has settled."""
+        self._show_timer.start(SETTLE_MS)
+
+    # the session's answers ----------------------------------------------------------------------------------
+
+    def _on_predicted(self, document: Document, object_id: int) -> None:
+        for work in self._works:
+            if work.document is document:
+                work.draw(object_id)
+                self.painted.emit(object_id)
+
+    def _on_failed(self, document: Document, _object_id: int, message: str) -> None:
+        for work in self._works:
+            if work.document is document:
+                work.relabel()
+        self.say(message, warn=True)
+
+    def _on_progress(self, now: Progress) -> None:
+        self.progressed.emit(now)
+        if now.state in ("loading", "embedding"):
+            self._advance_activity(now)
+        else:
+            self._end_activity()
+
+    def _on_shown(self, plane: Any, hit: bool) -> None:
+        self.status.emit(f"{plane.name}: ready{' (from the cache)' if hit else ''}. Draw boxes.")
+
+    def _on_shown_failed(self, _plane: Any, message: str) -> None:
+        self.status.emit(message)
+        self.say(message, warn=True)
+
+    def _advance_activity(self, now: Progress) -> None:
+        # napari's progress bar lets Qt handle events while it updates, so the next progress (even the last one,
+        # which closes the bar) can come in between.
+        if self._activity is None:
+            self._activity = progress(total=now.total, desc="MedSAM")
+        bar: Any = self._activity
+        if self._activity is bar and bar.total != now.total:
+            bar.total = now.total
+        if self._activity is bar:
+            bar.set_description("Loading model" if now.state == "loading" else f"Embedding {now.current}")
+        if self._activity is bar:
+            bar.update(now.done - bar.n)
+
+    def _end_activity(self) -> None:
+        bar, self._activity = self._activity, None
+        if bar is not None:
+            bar.close()
+
+    # the viewer's events ------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        layers, dims = self.viewer.layers, self.viewer.dims
+        layers.events.inserted.connect(self._on_inserted)
+        layers.events.removed.connect(self._on_removed)
+        layers.selection.events.active.connect(self._on_active)
+        for emitter in (dims.events.point, dims.events.order, dims.events.ndisplay):
+            emitter.connect(self.show_soon)
+        session = self.session
+        session.predicted.connect(self._on_predicted)
+        session.failed.connect(self._on_failed)
+        session.progress.connect(self._on_progress)
+        session.shown.connect(self._on_shown)
+        session.shown_failed.connect(self._on_shown_failed)
+        session.notice.connect(self._on_notice)
+
+    def _disconnect(self) -> None:
+        layers, dims = self.viewer.layers, self.viewer.dims
+        layers.events.inserted.disconnect(self._on_inserted)
+        layers.events.removed.disconnect(self._on_removed)
+        layers.selection.events.active.disconnect(self._on_active)
+        for emitter in (dims.events.point, dims.events.order, dims.events.ndisplay):
+            emitter.disconnect(self.show_soon)
+
+    def _on_notice(self, text: str) -> None:
+        self.say(text, warn=True)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._welcome(event.value)
+
+    def _on_active(self, event: Any) -> None:
+        if isinstance(event.value, Image):
+            self.set_image(event.value)
+
+    def _welcome(self, layer: Any) -> None:
+        """A new image goes to work; a shapes layer that says it holds prompts is attached to the image at work."""
+        if isinstance(layer, Image):
+            self.set_image(layer)
+        elif isinstance(layer, Shapes) and _role(layer) == "prompts":
+            work = self.work
+            if work is not None and work.prompts is None:
+                work.attach_prompts(layer)
+
+    def _on_removed(self, event: Any) -> None:
+        layer = event.value
+        for work in tuple(self._works):
+            if layer is work.image:
+                self._retire(work)
+            elif isinstance(layer, Shapes) and work.prompts is not None and layer is work.prompts.layer:
+                work.drop_prompts()
+            elif isinstance(layer, Labels) and work.masks is not None and layer is work.masks.layer:
+                work.drop_masks()
+
+    def _retire(self, work: Work) -> None:
+        self._unwatch(work)
+        work.close()
+        self._works.remove(work)
+        if work is not self.work:
+            return
+        self.session.cancel()
+        self.work = None
+        self.work_changed.emit(None)
+        self.status.emit("No image. Open one, or select an Image layer.")
+
+    def _watch(self, work: Work) -> None:
+        for name in IMAGE_EVENTS:
+            getattr(work.image.events, name).connect(self._on_image_changed)
+        work.image.events.contrast_limits.connect(self._on_contrast_limits)
+        work.notice.connect(self.say)
+        work.masks_changed.connect(self._watch_masks)
+
+    def _unwatch(self, work: Work) -> None:
+        for name in IMAGE_EVENTS:
+            getattr(work.image.events, name).disconnect(self._on_image_changed)
+        work.image.events.contrast_limits.disconnect(self._on_contrast_limits)
+
+    def _on_image_changed(self, event: Any) -> None:
+        for work in self._works:
+            if work.image is event.source:
+                work.forget_planes()
+        self.show_soon()
+
+    def _on_contrast_limits(self, event: Any) -> None:
+        chosen = self.session.settings.contrast
+        if chosen.name == "layer" and self.work is not None and self.work.image is event.source:
+            self.follow_layer_contrast()
+
+    def follow_layer_contrast(self) -> None:
+        """Use the contrast limits that the image at work is shown with."""
+        if self.work is None:
+            return
+        from napari_medsam.image.contrast import Contrast
+
+        low, high = (float(limit) for limit in self.work.image.contrast_limits)
+        self.configure(contrast=Contrast("window", (low, high), name="layer"))
+
+    def _watch_masks(self, masks: Any) -> None:
+        if masks is not None:
+            masks.refreshed.connect(lambda: self._recheck_timer.start(SETTLE_MS))
+
+    # timers -------------------------------------------------------------------------------------------------
+
+    def _timer(self, call: Callable[[], None]) -> QTimer:
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.timeout.connect(call)
+        return timer
+
+    def _show_now(self) -> None:
+        if self.work is None:
+            return
+        try:
+            plane = self.work.shown_plane()
+        except MedSAMError as error:
+            self.status.emit(str(error))
+            return
+        self.status.emit(f"{plane.name}: embedding ...")
+        self.session.show(plane)
+
+    def _recheck_now(self) -> None:
+        for work in self._works:
+            work.recheck()
+
+
+def _role(layer: Any) -> str:
+    return str(layer.metadata.get(METADATA_KEY, {}).get("role", ""))

@@ -1,0 +1,113 @@
+"""Small composite controls of the dock: contrast and channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
+
+from napari_medsam.image.contrast import PRESETS, Contrast
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+LARGEST = 1e9
+
+
+class ContrastChoice(QWidget):  # type: ignore[misc]
+    """How raw intensities become what the model sees. The layer's own pixels are never changed."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.mode = QComboBox()
+        self.mode.addItem("Auto (0.5 to 99.5 percentile)", "auto")
+        for name, (low, high) in PRESETS.items():
+            self.mode.addItem(f"{name.upper().replace('-', ' ')} [{low:g}, {high:g}]", name)
+        self.mode.addItem("The layer's contrast limits", "layer")
+        self.mode.addItem("Manual", "manual")
+        self.low, self.high = QDoubleSpinBox(), QDoubleSpinBox()
+        for box, value in ((self.low, 0.0), (self.high, 255.0)):
+            box.setRange(-LARGEST, LARGEST)
+            box.setValue(value)
+            box.setKeyboardTracking(False)
+            box.valueChanged.connect(self.changed)
+        self.limits = QWidget()
+        row = QHBoxLayout(self.limits)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.low)
+        row.addWidget(self.high)
+        self.limits.hide()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.mode)
+        column.addWidget(self.limits)
+        self.mode.currentIndexChanged.connect(self._on_mode)
+
+    def value(self) -> Contrast | None:
+        """The contrast chosen; None stands for the layer's own limits."""
+        name = str(self.mode.currentData())
+        if name == "layer":
+            return None
+        if name != "manual":
+            return Contrast.parse(name)
+        low, high = self.low.value(), self.high.value()
+        return Contrast("window", (min(low, high), max(low, high, low + 1e-6)), name="manual")
+
+    def _on_mode(self) -> None:
+        self.limits.setVisible(self.mode.currentData() == "manual")
+        self.changed.emit()
+
+
+class ChannelChoice(QWidget):  # type: ignore[misc]
+    """Which axis of a layer holds channels, and which one to three of them the model sees."""
+
+    axis_changed = Signal(object)
+    channels_changed = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.axis = QComboBox()
+        self.axis.setToolTip("The axis that holds channels; the model sees up to three of them together")
+        self.channels = QLineEdit()
+        self.channels.setPlaceholderText("0, 1, 2")
+        self.channels.setToolTip("One to three channel numbers, counted from 0")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Channel axis"))
+        row.addWidget(self.axis)
+        row.addWidget(self.channels)
+        self.axis.currentIndexChanged.connect(self._on_axis)
+        self.channels.editingFinished.connect(lambda: self.channels_changed.emit(self.chosen()))
+        self.hide()
+
+    def show_layer(self, layer: Image | None, axis: int | None) -> None:
+        """Offer the axes of a layer; hidden where there is nothing to choose."""
+        self.axis.blockSignals(True)
+        self.axis.clear()
+        self.axis.addItem("none", None)
+        if layer is not None and not layer.rgb:
+            for number in range(layer.ndim):
+                self.axis.addItem(f"{number}", number)
+        self.axis.setCurrentIndex(0 if axis is None else axis + 1)
+        self.axis.blockSignals(False)
+        self.channels.setVisible(axis is not None)
+        self.setVisible(layer is not None and not layer.rgb and layer.ndim > 2)
+
+    def chosen(self) -> tuple[int, ...] | None:
+        """The channel numbers typed, or None for the first three."""
+        parts: list[Any] = self.channels.text().replace(",", " ").split()
+        if self.axis.currentData() is None or not parts or not all(part.isdigit() for part in parts):
+            return None
+        return tuple(int(part) for part in parts[:3])
+
+    def apply_to(self, contrast: Contrast) -> Contrast:
+        return replace(contrast, channels=self.chosen())
+
+    def _on_axis(self) -> None:
+        axis = self.axis.currentData()
+        self.channels.setVisible(axis is not None)
+        self.axis_changed.emit(axis)

@@ -1,0 +1,261 @@
+"""The MedSAM dock widget: shows what a controller says and tells it what the user wants; decides nothing itself."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import napari
+from magicgui.widgets import ComboBox, FileEdit, create_widget
+from napari.layers import Image
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_medsam.embedding.scheduler import Progress
+from napari_medsam.errors import MedSAMError
+from napari_medsam.model.registry import model_names
+from napari_medsam.ui import export
+from napari_medsam.ui.controller import Controller
+from napari_medsam.ui.controls import ChannelChoice, ContrastChoice
+from napari_medsam.ui.tables import ClassList, ObjectTable
+
+if TYPE_CHECKING:
+    from napari_medsam.embedding.cache import CacheStats
+    from napari_medsam.ui.work import Work
+
+OVERLAPS = {"Keep corrected": "corrected", "Later wins": "later", "Never overwrite": "never"}
+REFRESH_MS = 100
+FIRST_WORK_MS = 50  # after the window is up: nothing heavy before
+
+
+class MedSAMDock(QScrollArea):  # type: ignore[misc]
+    """Draw boxes on an image, get masks, correct them, export training cases.
+
+    ``controller_options`` go to the ``Controller`` (tests pass a small model and a cache of their own).
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, **controller_options: Any) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.controller = Controller(viewer, **controller_options)
+        self._io = ThreadPoolExecutor(1, thread_name_prefix="medsam-export")
+        self._closed = False
+        self._make_controls()
+        self._lay_out()
+        self._refresh_timer = QTimer(self)
+        self._refresh_timer.setSingleShot(True)
+        self._refresh_timer.timeout.connect(self._refresh)
+        self._connect()
+        self._refresh()
+        QTimer.singleShot(FIRST_WORK_MS, self._start)
+        self.destroyed.connect(partial(_shut, self.controller, self._io))
+
+    def close_session(self) -> None:
+        """Stop all work of this dock; called when it is destroyed, and safe to call before."""
+        if not self._closed:
+            self._closed = True
+            self._refresh_timer.stop()
+            _shut(self.controller, self._io)
+
+    # the parts ----------------------------------------------------------------------------------------------
+
+    def _make_controls(self) -> None:
+        self.image: Any = create_widget(annotation=Image, label="Image")
+        self.model = ComboBox(choices=list(model_names()), value=self.controller.session.settings.model)
+        self.contrast = ContrastChoice()
+        self.channels = ChannelChoice()
+        self.draw = QPushButton("Draw boxes")
+        self.draw.setToolTip("Make the boxes and masks layers for this image and choose the rectangle tool")
+        self.status = QLabel("Open an image to begin.")
+        self.status.setWordWrap(True)
+        self.progress = QProgressBar()
+        self.progress.hide()
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip("Stop embedding; what is finished stays in the cache")
+        self.cancel.setEnabled(False)
+        self.classes = ClassList()
+        self.overlaps = ComboBox(
+            choices=list(OVERLAPS), tooltip="What a new mask may do to masks that are there"
+        )
+        self.objects = ObjectTable()
+        self.dataset = FileEdit(mode="d", value=Path.home() / "medsam-dataset")
+        self.export = QPushButton("Export masks as training cases")
+        self.cache = QLabel()
+        self.clear = QPushButton("Clear")
+        self.clear.setToolTip("Delete all cached embeddings; they are made again when needed")
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        form.addRow("Image", self.image.native)
+        form.addRow("Model", self.model.native)
+        form.addRow("Contrast", self.contrast)
+        form.addRow(self.channels)
+        bar = _row(self.progress, self.cancel)
+        below = QFormLayout()
+        below.addRow("Classes", self.classes)
+        below.addRow("Overlaps", self.overlaps.native)
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        for part in (form, self.draw, self.status, bar, below, self.objects):
+            column.addLayout(part) if isinstance(part, QFormLayout | QHBoxLayout) else column.addWidget(part)
+        column.addWidget(QLabel("Dataset folder"))
+        column.addWidget(self.dataset.native)
+        column.addWidget(self.export)
+        column.addLayout(_row(self.cache, self.clear))
+        column.addStretch()
+        self.setWidget(inner)
+        self.setWidgetResizable(True)
+        self.setMinimumWidth(300)
+
+    def _connect(self) -> None:
+        controller, layers = self.controller, self.viewer.layers
+        layers.events.inserted.connect(self.image.reset_choices)
+        layers.events.removed.connect(self.image.reset_choices)
+        layers.events.reordered.connect(self.image.reset_choices)
+        self.image.changed.connect(controller.set_image)
+        self.model.changed.connect(lambda name: controller.configure(model=name))
+        self.contrast.changed.connect(self._on_contrast)
+        self.channels.axis_changed.connect(controller.set_channel_axis)
+        self.channels.channels_changed.connect(lambda _: self._on_contrast())
+        self.draw.clicked.connect(lambda: controller.draw_boxes())
+        self.cancel.clicked.connect(lambda: controller.cancel())
+        self.classes.chosen.connect(lambda number: self._with_work(lambda work: work.choose_class(number)))
+        self.classes.renamed.connect(
+            lambda number, name: self._with_work(lambda work: work.document.set_class(number, name))
+        )
+        self.classes.wanted.connect(self._add_class)
+        self.overlaps.changed.connect(self._on_overlaps)
+        self.objects.chosen.connect(lambda number: self._with_work(lambda work: work.select(number)))
+        self.export.clicked.connect(lambda: self.export_cases())
+        self.clear.clicked.connect(self._clear_cache)
+        controller.work_changed.connect(self._on_work)
+        controller.status.connect(lambda text: self.status.setText(text))
+        controller.progressed.connect(self._on_progress)
+        controller.painted.connect(lambda _: self._refresh_soon())
+
+    def _start(self) -> None:
+        if not self._closed:
+            self.controller.start()
+            self.image.reset_choices()
+
+    # what the user does -------------------------------------------------------------------------------------
+
+    def export_cases(self, folder: Path | None = None) -> Future[list[Path]] | None:
+        """Write every plane with masks as a case, in the background; None if there is nothing to write."""
+        target = Path(folder or self.dataset.value)
+        work = self.controller.work
+        if work is None:
+            self.controller.say("Open an image and draw a box first.")
+            return None
+        try:
+            taken = export.snapshot(work, self.controller.session)
+        except MedSAMError as error:
+            self.controller.say(str(error))
+            return None
+        self.export.setEnabled(False)
+        done = self._io.submit(export.write, target, taken)
+        done.add_done_callback(lambda future: self.controller.post(partial(self._exported, target, future)))
+        return done
+
+    def _exported(self, target: Path, done: Future[list[Path]]) -> None:
+        self.export.setEnabled(True)
+        error = done.exception()
+        if error is not None:
+            self.controller.say(f"Export to {target} failed: {error}", warn=True)
+            return
+        count = len(done.result())
+        self.controller.say(f"{count} case{'s' if count != 1 else ''} in {target}.")
+
+    def _on_contrast(self) -> None:
+        choice = self.contrast.value()
+        if choice is None:
+            self.controller.follow_layer_contrast()
+        else:
+            self.controller.configure(contrast=self.channels.apply_to(choice))
+
+    def _on_overlaps(self, label: str) -> None:
+        self.controller.choices.policy = OVERLAPS[label]  # type: ignore[assignment]
+
+    def _add_class(self) -> None:
+        def add(work: Work) -> None:
+            work.choose_class(max(found.id for found in work.document.classes) + 1)
+
+        self._with_work(add)
+
+    def _clear_cache(self) -> None:
+        removed = self.controller.session.cache.clear()
+        self.controller.say(f"{removed} cached embeddings deleted.")
+        self._refresh()
+
+    def _with_work(self, act: Any) -> None:
+        if self.controller.work is not None:
+            act(self.controller.work)
+            self._refresh_soon()
+
+    # what the controller says -------------------------------------------------------------------------------
+
+    def _on_work(self, work: Work | None) -> None:
+        self.channels.show_layer(
+            None if work is None else work.image, None if work is None else work.axes.channel
+        )
+        if work is not None:
+            for signal in (work.document.added, work.document.changed, work.document.removed):
+                signal.connect(self._refresh_soon, unique=True)
+            work.document.classes_changed.connect(self._refresh_soon, unique=True)
+            if self.image.value is not work.image and work.image in self.image.choices:
+                with self.image.changed.blocked():
+                    self.image.value = work.image
+        self._refresh_soon()
+
+    def _on_progress(self, now: Progress) -> None:
+        busy = now.state in ("loading", "embedding", "paused")
+        self.progress.setVisible(busy)
+        self.cancel.setEnabled(busy)
+        self.progress.setRange(0, 0 if now.state == "loading" else max(now.total, 1))
+        self.progress.setValue(now.done)
+        self.progress.setFormat("loading model" if now.state == "loading" else f"{now.done} of {now.total}")
+        if not busy:
+            self._refresh_soon()
+
+    def _refresh_soon(self, *_: object) -> None:
+        if not self._refresh_timer.isActive():
+            self._refresh_timer.start(REFRESH_MS)
+
+    def _refresh(self) -> None:
+        work = self.controller.work
+        document = None if work is None else work.document
+        self.objects.show_objects(document)
+        if document is not None:
+            self.classes.show_classes(document.classes, self.controller.choices.class_id)
+        self.cache.setText(describe_cache(self.controller.session.cache.stats()))
+
+
+def describe_cache(stats: CacheStats) -> str:
+    """One line about the embedding cache."""
+    used, cap = stats.bytes / 2**20, stats.max_bytes / 2**30
+    return f"Cache: {stats.entries} embeddings, {used:.0f} MB of {cap:.0f} GB"
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        row.addWidget(widget)
+    return row
+
+
+def _shut(controller: Controller, io: ThreadPoolExecutor, *_: object) -> None:
+    io.shutdown(wait=True)
+    controller.close()

@@ -1,0 +1,174 @@
+"""One Labels layer as the canvas of a document: regions in and out, and what the user's brush did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_medsam.document.objects import Bounds, PlaneKey
+from napari_medsam.errors import ImageError
+from napari_medsam.ui.geometry import WorkAxes
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """One undoable edit by the user: the pixels it changed, one array an axis, and their labels before."""
+
+    indices: tuple[npt.NDArray[np.intp], ...]
+    old: npt.NDArray[np.integer]
+
+
+class MaskLayer:
+    """Reads and writes the labels of single planes, in plane orientation.
+
+    ``painted(Stroke)`` is emitted after an edit that did not come from ``write``; ``refreshed()`` when the layer's
+    data may have changed in a way that cannot be told (undo, redo, new data).
+    """
+
+    painted = Signal(object)
+    refreshed = Signal()
+
+    def __init__(self, layer: Labels, axes: WorkAxes) -> None:
+        self.layer = layer
+        self._axes = axes
+        self._writing = False
+        layer.events.paint.connect(self._on_paint)
+        layer.events.set_data.connect(self._on_set_data)
+
+    def close(self) -> None:
+        self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.set_data.disconnect(self._on_set_data)
+
+    @property
+    def largest(self) -> int:
+        """The largest label in use; for big or lazy layers the largest seen in what is on screen is enough."""
+        data = self.layer.data
+        return int(np.max(data, initial=0)) if isinstance(data, np.ndarray) and data.size <= 2**24 else 0
+
+    def shape(self, plane: PlaneKey) -> tuple[int, int]:
+        shape = self.layer.data.shape
+        return shape[self._axis(plane.displayed[0])], shape[self._axis(plane.displayed[1])]
+
+    def read(self, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+        """Copy the labels of a region: (r1 - r0, c1 - c0), rows and columns as displayed."""
+        region = np.array(self.layer.data[self._key(plane, bounds)])
+        row, col = plane.displayed
+        return region if row < col else region.T
+
+    def write(self, plane: PlaneKey, bounds: Bounds, labels: npt.NDArray[np.integer]) -> bool:
+        """Set a region to ``labels`` (h, w) as one undoable step; True if a pixel changed.
+
+        Raises ImageError when the layer's dtype cannot hold a label.
+        """
+        current = self.read(plane, bounds)
+        rows, cols = np.nonzero(labels != current)
+        if rows.size == 0:
+            return False
+        values = labels[rows, cols]
+        largest = np.iinfo(self.layer.data.dtype).max
+        if values.max() > largest:
+            raise ImageError(
+                f"{self.layer.name}: its type {self.layer.data.dtype} ends at {largest}, object {values.max()} "
+                "does not fit. Convert the labels to int32 (right click the layer, Convert data type)."
+            )
+        self._writing = True
+        try:
+            self.layer.data_setitem(self._indices(plane, rows + bounds[0], cols + bounds[1]), values)
+        finally:
+            self._writing = False
+        return True
+
+    def stroke_bounds(self, stroke: Stroke, plane: PlaneKey) -> Bounds | None:
+        """Return the bounds of a stroke in one plane; None if it did not touch that plane."""
+        inside = self._inside(stroke, plane)
+        if not inside.any():
+            return None
+        rows = stroke.indices[self._axis(plane.displayed[0])][inside]
+        cols = stroke.indices[self._axis(plane.displayed[1])][inside]
+        return int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1
+
+    def labels_touched(self, stroke: Stroke) -> set[int]:
+        """Labels that lost or gained pixels by the stroke, background left out."""
+        now = np.unique(np.asarray(self.layer.data[stroke.indices]))
+        return {int(label) for label in np.concatenate([now, np.unique(stroke.old)]) if label}
+
+    def before(self, stroke: Stroke, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+        """Return the labels of a region as they were before the stroke: (h, w)."""
+        region = self.read(plane, bounds)
+        rows = stroke.indices[self._axis(plane.displayed[0])] - bounds[0]
+        cols = stroke.indices[self._axis(plane.displayed[1])] - bounds[1]
+        inside = self._inside(stroke, plane) & (rows >= 0) & (cols >= 0)
+        inside &= (rows < region.shape[0]) & (cols < region.shape[1])
+        # A pixel may be listed more than once; the stroke keeps the oldest entry last.
+        region[rows[inside], cols[inside]] = stroke.old[inside]
+        return region
+
+    # ---------------------------------------------------------------------------------------------------------
+
+    def _axis(self, axis: int) -> int:
+        return axis - self._axes.dropped
+
+    def _fixed(self, plane: PlaneKey) -> dict[int, int]:
+        kept = enumerate(plane.index[self._axes.kept])
+        shown = {self._axis(axis) for axis in plane.displayed}
+        return {axis: position or 0 for axis, position in kept if axis not in shown}
+
+    def _key(self, plane: PlaneKey, bounds: Bounds) -> tuple[int | slice, ...]:
+        key: list[int | slice] = [slice(None)] * self.layer.data.ndim
+        for axis, position in self._fixed(plane).items():
+            key[axis] = position
+        key[self._axis(plane.displayed[0])] = slice(bounds[0], bounds[2])
+        key[self._axis(plane.displayed[1])] = slice(bounds[1], bounds[3])
+        return tuple(key)
+
+    def _indices(
+        self, plane: PlaneKey, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.intp], ...]:
+        fixed = self._fixed(plane)
+        arrays = {axis: np.full(rows.shape, position) for axis, position in fixed.items()}
+        arrays[self._axis(plane.displayed[0])] = rows
+        arrays[self._axis(plane.displayed[1])] = cols
+        return tuple(arrays[axis] for axis in range(self.layer.data.ndim))
+
+    def _inside(self, stroke: Stroke, plane: PlaneKey) -> npt.NDArray[np.bool_]:
+        inside = np.ones(stroke.old.shape, dtype=bool)
+        for axis, position in self._fixed(plane).items():
+            inside &= stroke.indices[axis] == position
+        return inside
+
+    def _on_paint(self, event: Any) -> None:
+        if self._writing:
+            return
+        touched = [_touched(atom) for atom in reversed(event.value)]
+        if not touched:
+            return
+        indices = tuple(np.concatenate(parts) for parts in zip(*(entry[0] for entry in touched), strict=True))
+        self.painted.emit(Stroke(indices, np.concatenate([entry[1] for entry in touched])))
+
+    def _on_set_data(self) -> None:
+        if not self._writing:
+            self.refreshed.emit()
+
+
+def _touched(atom: Any) -> tuple[tuple[npt.NDArray[np.intp], ...], npt.NDArray[np.integer]]:
+    """Bring one entry of a napari paint event to (indices, labels before); it lists masks or plain indices."""
+    if not hasattr(atom, "slice_key"):
+        indices = tuple(np.asarray(axis).ravel() for axis in atom[0])
+        return indices, np.broadcast_to(np.asarray(atom[1]).ravel(), indices[0].shape)
+    starts = [int(part.start) for part in atom.slice_key]
+    shape = tuple(int(part.stop) - int(part.start) for part in atom.slice_key)
+    mask = np.ones(shape, dtype=bool) if atom.mask is None else np.asarray(atom.mask).reshape(shape)
+    inside = np.nonzero(mask)
+    old = (
+        np.asarray(atom.old_values).reshape(shape)[inside]
+        if atom.mask is None
+        else np.asarray(atom.old_values)
+    )
+    return tuple(axis + start for axis, start in zip(inside, starts, strict=True)), old

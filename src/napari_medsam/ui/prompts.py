@@ -1,0 +1,185 @@
+"""One Shapes layer as the prompts of a document: which shape is which object, and what changed since last time.
+
+The object's id lives in the layer's features, so it survives deletion and reordering of other shapes. A shape
+that is new (id 0) or was copied (an id that stands twice) is a new object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from psygnal import Signal
+
+if TYPE_CHECKING:
+    from napari.layers import Shapes
+
+COLUMNS: Mapping[str, Any] = {"object": 0, "class_id": 1, "label": ""}
+FLAT = ("path", "line")  # outlines without an inside: no prompts
+EDGE_WIDTH = 2.0
+SCREEN_TEXT = {"string": "{label}", "anchor": "upper_left", "size": 9, "color": "#ffe119"}
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One shape: its object's id (0: new), its class and its vertices (k, D) in the layer's data coordinates."""
+
+    object_id: int
+    class_id: int
+    vertices: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What happened to the shapes since the last look. ``added`` maps the shape's row in the layer."""
+
+    added: Mapping[int, Drawn]
+    moved: Mapping[int, Drawn]
+    removed: tuple[int, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.moved or self.removed)
+
+
+class PromptLayer:
+    """Watches a Shapes layer; ``changed()`` is emitted once a shape was added, changed or removed for good
+    (after the mouse is released, not while it drags)."""
+
+    changed = Signal()
+
+    def __init__(self, layer: Shapes) -> None:
+        self.layer = layer
+        self._known: dict[int, npt.NDArray[np.float64]] = {}
+        self._busy = False
+        self._complete_features()
+        layer.events.data.connect(self._on_data)
+
+    def close(self) -> None:
+        self.layer.events.data.disconnect(self._on_data)
+
+    def changes(self) -> Changes:
+        """Compare the layer with what was last remembered; new and copied shapes count as added."""
+        added: dict[int, Drawn] = {}
+        moved: dict[int, Drawn] = {}
+        seen: set[int] = set()
+        for row, drawn in self._drawn().items():
+            known = self._known.get(drawn.object_id)
+            if known is None or drawn.object_id in seen:
+                added[row] = drawn
+                continue
+            seen.add(drawn.object_id)
+            if known.shape != drawn.vertices.shape or not np.allclose(known, drawn.vertices, atol=1e-6):
+                moved[drawn.object_id] = drawn
+        return Changes(added, moved, tuple(sorted(set(self._known) - seen)))
+
+    def remember(self, object_ids: Mapping[int, int]) -> None:
+        """Give rows their object ids (row -> id) and take the layer as it is for the state known."""
+        if object_ids:
+            self._set_column("object", object_ids)
+        self._known = {drawn.object_id: drawn.vertices for drawn in self._drawn().values() if drawn.object_id}
+
+    def adopt(self) -> None:
+        """Forget every id: a layer that was saved or copied brings ids of other objects."""
+        rows = dict.fromkeys(range(self.layer.nshapes), 0)
+        if rows:
+            self._set_column("object", rows)
+
+    def discard(self, rows: Sequence[int]) -> None:
+        """Take shapes off the layer that cannot be prompts."""
+        with self._quiet():
+            self.layer.remove(list(rows))
+
+    def set_classes(self, class_ids: Sequence[int]) -> None:
+        """Set the class of the first shapes, in the order of the rows."""
+        self._set_column("class_id", dict(zip(range(self.layer.nshapes), class_ids, strict=False)))
+
+    def label(self, texts: Mapping[int, str], colors: Mapping[int, str], classes: Mapping[int, int]) -> None:
+        """Write next to each object's shape what it is; maps go by object id."""
+        ids = self._ids()
+        frame = self.layer.features.copy()
+        frame["label"] = [texts.get(object_id, "") for object_id in ids]
+        frame["class_id"] = [classes.get(object_id, 1) for object_id in ids]
+        wanted = [colors.get(object_id, "#ffffff") for object_id in ids]
+        with self._quiet():
+            if not frame.equals(self.layer.features):
+                self.layer.features = frame
+            if wanted and not _same_colors(self.layer.edge_color, wanted):
+                self.layer.edge_color = wanted
+
+    def set_new(self, class_id: int, color: str) -> None:
+        """Set the class and colour of the shapes drawn from now on; selected shapes keep theirs."""
+        with self._quiet():
+            self.layer.feature_defaults = {**COLUMNS, "class_id": class_id}
+            selected = set(self.layer.selected_data)
+            self.layer.selected_data = set()
+            self.layer.current_edge_color = color
+            self.layer.selected_data = selected
+
+    def add(self, vertices: npt.NDArray[np.float64], object_id: int) -> None:
+        """Draw a rectangle for an object that is already in the document (corners (4, D))."""
+        with self._quiet():
+            self.layer.add_rectangles([vertices])
+        self.remember({self.layer.nshapes - 1: object_id})
+
+    def selected(self) -> list[int]:
+        """Ids of the objects whose shapes are selected."""
+        ids = self._ids()
+        return [ids[row] for row in sorted(self.layer.selected_data) if row < len(ids) and ids[row]]
+
+    def select(self, object_id: int) -> None:
+        ids = self._ids()
+        self.layer.selected_data = {ids.index(object_id)} if object_id in ids else set()
+
+    # ---------------------------------------------------------------------------------------------------------
+
+    def _drawn(self) -> dict[int, Drawn]:
+        frame = self.layer.features
+        rows = zip(frame["object"], frame["class_id"], self.layer.data, self.layer.shape_type, strict=True)
+        return {
+            row: Drawn(int(object_id), int(class_id), np.array(vertices, dtype=float))
+            for row, (object_id, class_id, vertices, kind) in enumerate(rows)
+            if kind not in FLAT
+        }
+
+    def _ids(self) -> list[int]:
+        return [int(object_id) for object_id in self.layer.features["object"]]
+
+    def _set_column(self, column: str, values: Mapping[int, Any]) -> None:
+        frame = self.layer.features.copy()
+        for row, value in values.items():
+            frame.loc[frame.index[row], column] = value
+        with self._quiet():
+            self.layer.features = frame
+
+    def _complete_features(self) -> None:
+        """Add the columns that are missing; a user's own columns stay."""
+        frame = pd.DataFrame(self.layer.features)
+        for column, default in COLUMNS.items():
+            if column not in frame:
+                frame[column] = [default] * self.layer.nshapes
+        self.layer.features = frame
+        self.layer.feature_defaults = dict(COLUMNS)
+        self.layer.text = dict(SCREEN_TEXT)
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """While it is open, changes of the layer are our own and not worth a signal."""
+        before, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = before
+
+    def _on_data(self, event: Any) -> None:
+        if not self._busy and getattr(event, "action", "changed") in ("added", "changed", "removed"):
+            self.changed.emit()
+
+
+def _same_colors(current: npt.NDArray[np.floating[Any]], wanted: list[str]) -> bool:
+    rgb = [[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in wanted]
+    return len(current) == len(rgb) and np.allclose(np.asarray(current)[:, :3], rgb, atol=0.01)

@@ -1,0 +1,116 @@
+"""The dock's two tables: classes and objects. They show a document and report what the user picks."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from napari_medsam.document.objects import Document, ObjectClass, ObjectRecord
+
+MOST_CLASSES = 9  # one for each number key
+
+
+class ClassList(QWidget):  # type: ignore[misc]
+    """Named, coloured classes; the current one is what the next box becomes. Double click renames."""
+
+    chosen = Signal(int)
+    renamed = Signal(int, str)
+    wanted = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.list = QListWidget()
+        self.list.setMaximumHeight(84)
+        self.list.setToolTip(
+            "The class of the boxes you draw. Number keys choose it too; double click renames."
+        )
+        self.add = QPushButton("+")
+        self.add.setFixedWidth(28)
+        self.add.setToolTip("Add a class")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.list)
+        row.addWidget(self.add, alignment=Qt.AlignmentFlag.AlignTop)
+        self.list.itemClicked.connect(lambda item: self.chosen.emit(item.data(Qt.ItemDataRole.UserRole)))
+        self.list.itemChanged.connect(self._on_changed)
+        self.add.clicked.connect(self.wanted)
+
+    def show_classes(self, classes: tuple[ObjectClass, ...], current: int) -> None:
+        self.list.blockSignals(True)
+        self.list.clear()
+        for found in classes:
+            item = QListWidgetItem(_swatch(found.color), found.name)
+            item.setData(Qt.ItemDataRole.UserRole, found.id)
+            item.setToolTip(f"Key {found.id}")
+            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
+            self.list.addItem(item)
+            if found.id == current:
+                self.list.setCurrentItem(item)
+        self.list.blockSignals(False)
+        self.add.setEnabled(len(classes) < MOST_CLASSES)
+
+    def _on_changed(self, item: QListWidgetItem) -> None:
+        self.renamed.emit(item.data(Qt.ItemDataRole.UserRole), item.text())
+
+
+class ObjectTable(QTableWidget):  # type: ignore[misc]
+    """One row an object: id, class, predicted IoU, state. A click selects the object in its layers."""
+
+    chosen = Signal(int)
+    HEADINGS = ("Object", "Class", "IoU", "State")
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(0, len(self.HEADINGS), parent)
+        self.setHorizontalHeaderLabels(list(self.HEADINGS))
+        self.verticalHeader().hide()
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.setMinimumHeight(120)
+        self.setToolTip("IoU is the model's own guess of how good its mask is.")
+        self.cellClicked.connect(lambda row, _column: self.chosen.emit(int(self.item(row, 0).text())))
+
+    def show_objects(self, document: Document | None) -> None:
+        records = list(document) if document is not None else []
+        self.setRowCount(len(records))
+        for row, record in enumerate(records):
+            assert document is not None
+            name = document.class_of(record.class_id).name
+            for column, text in enumerate((str(record.id), name, _iou(record), _state(record))):
+                self._set(row, column, text)
+
+    def _set(self, row: int, column: int, text: str) -> None:
+        item = self.item(row, column)
+        if item is None:
+            self.setItem(row, column, QTableWidgetItem(text))
+        elif item.text() != text:
+            item.setText(text)
+
+
+def _iou(record: ObjectRecord) -> str:
+    return f"{record.prediction.iou:.2f}" if record.prediction is not None else ""
+
+
+def _state(record: ObjectRecord) -> str:
+    if record.problem:
+        return "refused"
+    if record.corrected:
+        return "corrected" if record.box is not None else "painted"
+    return "predicted" if record.prediction is not None else "waiting"
+
+
+def _swatch(color: str) -> QIcon:
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor(color))
+    return QIcon(pixmap)

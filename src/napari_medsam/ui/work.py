@@ -1,0 +1,427 @@
+"""One image layer at work: its document, the layer its prompts are drawn on and the layer its masks land in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds, still_corrected
+from napari_medsam.document.objects import (
+    Bounds,
+    Document,
+    ObjectRecord,
+    Patch,
+    PlaneKey,
+    intersection,
+    union,
+)
+from napari_medsam.errors import MedSAMError
+from napari_medsam.image.plane import Plane
+from napari_medsam.segment.paste import Policy
+from napari_medsam.ui.geometry import (
+    WorkAxes,
+    box_of,
+    displayed_plane,
+    layer_shape,
+    plane_of,
+    transforms_of,
+    vertices_of,
+)
+from napari_medsam.ui.masks import MaskLayer, Stroke
+from napari_medsam.ui.prompts import EDGE_WIDTH, Changes, Drawn, PromptLayer
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Shapes
+    from napari.viewer import Viewer
+
+    from napari_medsam.session import Session
+
+METADATA_KEY = "napari_medsam"
+
+
+@dataclass
+class Choices:
+    """What the dock's controls say; shared by all images of a viewer."""
+
+    policy: Policy = "corrected"
+    class_id: int = 1
+
+
+class Work:
+    """Ties the layers of one image to its document, both ways.
+
+    ``notice(text)`` is something to tell the user; ``painted(id)`` comes after an object's mask is in the labels;
+    ``masks_changed(MaskLayer | None)`` when another Labels layer (or none) takes the masks.
+    """
+
+    notice = Signal(str)
+    painted = Signal(int)
+    masks_changed = Signal(object)
+
+    def __init__(self, viewer: Viewer, image: Image, session: Session, choices: Choices) -> None:
+        self.viewer = viewer
+        self.image = image
+        self.session = session
+        self.choices = choices
+        self.axes = WorkAxes(image.ndim)
+        self.document = Document()
+        self.prompts: PromptLayer | None = None
+        self.masks: MaskLayer | None = None
+        self._planes: dict[PlaneKey, Plane] = {}
+        self._gone: dict[int, ObjectRecord] = {}  # deleted, but undo may bring them back
+        self.document.classes_changed.connect(self.relabel)
+
+    def close(self) -> None:
+        """Let go of the layers; they stay in the viewer."""
+        self.drop_prompts()
+        self.drop_masks()
+        for record in self.document:
+            self.session.withdraw(self.document, record.id)
+
+    # layers -------------------------------------------------------------------------------------------------
+
+    def set_channel_axis(self, axis: int | None) -> None:
+        """Choose the layer axis that holds channels. Raises nothing; prompts and masks start on new layers."""
+        if axis == self.axes.channel:
+            return
+        self.drop_prompts()
+        self.drop_masks()
+        self.axes = WorkAxes(self.image.ndim, axis)
+        self._planes.clear()
+
+    def ready_layers(self) -> None:
+        """Make the layers that are missing, and make the prompt layer ready to draw on."""
+        self.ready_masks()
+        if self.prompts is None:
+            ndim = self.image.ndim - self.axes.dropped
+            layer = self.viewer.add_shapes(
+                ndim=ndim,
+                name=f"{self.image.name} boxes",
+                face_color="transparent",
+                edge_width=self.line_width(),
+                metadata={METADATA_KEY: {"role": "prompts"}},
+                **transforms_of(self.image, self.axes),
+            )
+            self.attach_prompts(layer)
+        assert self.prompts is not None
+        self.viewer.layers.selection.active = self.prompts.layer
+        self.prompts.layer.mode = "add_rectangle"
+
+    def ready_masks(self) -> MaskLayer:
+        if self.masks is None:
+            shape = layer_shape(self.image)[self.axes.kept]
+            active = self.viewer.layers.selection.active
+            layer = self.viewer.add_labels(
+                np.zeros(shape, dtype=np.int32),
+                name=f"{self.image.name} masks",
+                opacity=0.5,
+                metadata={METADATA_KEY: {"role": "masks"}},
+                **transforms_of(self.image, self.axes),
+            )
+            self._move_above_image(layer)
+            self.viewer.layers.selection.active = active
+            self.attach_masks(layer)
+        assert self.masks is not None
+        return self.masks
+
+    def _move_above_image(self, layer: Labels) -> None:
+        layers = self.viewer.layers
+        layers.move(layers.index(layer), layers.index(self.image) + 1)
+
+    def line_width(self) -> float:
+        """An edge width, in data pixels, that stays visible when the whole image is on screen."""
+        return max(1.0, max(layer_shape(self.image)) / 256 * EDGE_WIDTH / 2)
+
+    def attach_prompts(self, layer: Shapes) -> None:
+        """Use a Shapes layer, an own one or the user's: its shapes become objects at once."""
+        self.drop_prompts()
+        self.prompts = PromptLayer(layer)
+        self.prompts.adopt()
+        named = layer.metadata.get(METADATA_KEY, {}).get("classes", ())
+        self._name_classes([str(name) for name in named])
+        self.prompts.set_new(self.choices.class_id, self.document.class_of(self.choices.class_id).color)
+        self.prompts.changed.connect(self.sync)
+        for number in range(1, 10):
+            layer.bind_key(str(number), lambda _, chosen=number: self.choose_class(chosen), overwrite=True)
+        self.sync()
+
+    def attach_masks(self, layer: Labels) -> None:
+        """Use a Labels layer of the image's shape; labels already in it are never handed out again."""
+        self.drop_masks()
+        self.masks = MaskLayer(layer, self.axes)
+        self.document.reserve(self.masks.largest)
+        self.masks.painted.connect(self._on_painted)
+        self.masks_changed.emit(self.masks)
+
+    def drop_prompts(self) -> None:
+        if self.prompts is not None:
+            self.prompts.close()
+            self.prompts = None
+
+    def drop_masks(self) -> None:
+        if self.masks is not None:
+            self.masks.close()
+            self.masks = None
+            self.masks_changed.emit(None)
+
+    # planes -------------------------------------------------------------------------------------------------
+
+    def shown_plane(self) -> Plane:
+        """The plane on screen. Raises ImageError when there is none; see ``geometry.displayed_plane``."""
+        return self.plane(displayed_plane(self.viewer, self.image, self.axes))
+
+    def plane(self, key: PlaneKey) -> Plane:
+        if key not in self._planes:
+            self._planes[key] = plane_of(self.image, key, self.axes)
+        return self._planes[key]
+
+    def forget_planes(self) -> None:
+        """The image's pixels or transforms changed."""
+        self._planes.clear()
+        self.session.forget()
+
+    # prompts to masks ---------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Take over what happened to the shapes: new ones are decoded, moved ones anew, deleted ones erased."""
+        if self.prompts is None:
+            return
+        changes = self.prompts.changes()
+        new = self._take_added(changes)
+        asked = [*new.values(), *self._take_moved(changes)]
+        self.prompts.remember(new)
+        for object_id in changes.removed:
+            self._take_removed(object_id)
+        self.predict(asked)
+        if changes:
+            self.relabel()
+
+    def predict(self, object_ids: Iterable[int]) -> None:
+        """Ask for the masks of some objects; each plane's are decoded together."""
+        by_plane: dict[PlaneKey, list[int]] = {}
+        for object_id in object_ids:
+            by_plane.setdefault(self.document[object_id].plane, []).append(object_id)
+        for key, members in by_plane.items():
+            self.session.request(self.document, members, self.plane(key))
+
+    def predict_all(self) -> None:
+        """Decode every box again (another model or contrast); corrected objects keep their masks."""
+        self.predict([record.id for record in self.document if record.box and not record.corrected])
+
+    def draw(self, object_id: int) -> None:
+        """Put an object's newest prediction into the labels as one undoable step."""
+        record = self.document[object_id]
+        masks = self.ready_masks()
+        self._redraw(masks, record)
+        patch = record.patch
+        self.document.update(
+            object_id, extent=patch.bounds if patch is not None and patch.mask.size else None
+        )
+        if masks.layer.mode == "pan_zoom":
+            masks.layer.selected_label = object_id
+        self.relabel()
+        self.painted.emit(object_id)
+
+    def choose_class(self, class_id: int) -> None:
+        """Make a class the current one, and that of the selected shapes."""
+        self.choices.class_id = class_id
+        chosen = self.document.set_class(class_id)
+        if self.prompts is None:
+            return
+        for object_id in self.prompts.selected():
+            if object_id in self.document:
+                self.document.update(object_id, class_id=class_id)
+        self.prompts.set_new(class_id, chosen.color)
+        self.relabel()
+        self.document.classes_changed.emit()
+
+    def select(self, object_id: int) -> None:
+        """Select an object's shape, and its label for the brush."""
+        if self.prompts is not None:
+            self.prompts.select(object_id)
+        if self.masks is not None:
+            self.masks.layer.selected_label = object_id
+
+    def relabel(self) -> None:
+        """Bring the text and colour of every shape up to date."""
+        if self.prompts is None:
+            return
+        texts = {record.id: self.describe(record) for record in self.document}
+        colors = {record.id: self.document.class_of(record.class_id).color for record in self.document}
+        self.prompts.label(texts, colors, {record.id: record.class_id for record in self.document})
+
+    def describe(self, record: ObjectRecord) -> str:
+        """One line about an object: id, class, predicted IoU or what went wrong."""
+        name = self.document.class_of(record.class_id).name
+        if record.problem:
+            return f"{record.id} {name} !"
+        if record.corrected:
+            return f"{record.id} {name} (corrected)"
+        return f"{record.id} {name}" + (f" {record.prediction.iou:.2f}" if record.prediction else " ...")
+
+    # corrections --------------------------------------------------------------------------------------------
+
+    def recheck(self) -> None:
+        """See whether undo or redo took a correction back, or brought a deleted object back."""
+        if self.masks is None:
+            return
+        for record in self.document:
+            if not record.corrected or self._differs(record):
+                continue
+            if record.prediction is None and record.box is None:
+                self.document.remove(record.id)
+            else:
+                self.document.update(record.id, before=None)
+        for record in tuple(self._gone.values()):
+            if record.extent is not None and self._carries(record):
+                self._revive(record)
+        self.relabel()
+
+    def _on_painted(self, stroke: Stroke) -> None:
+        assert self.masks is not None
+        touched = self.masks.labels_touched(stroke)
+        planes = set(self.document.planes()) | self._planes_shown()
+        for key in planes:
+            bounds = self.masks.stroke_bounds(stroke, key)
+            if bounds is not None:
+                self._note(stroke, key, bounds, touched)
+        self.relabel()
+
+    def _note(self, stroke: Stroke, key: PlaneKey, bounds: Bounds, touched: set[int]) -> None:
+        assert self.masks is not None
+        for label in touched:
+            record = self.document.get(label)
+            if record is None:
+                if label in np.unique(self.masks.read(key, bounds)):
+                    empty = Patch(bounds[0], bounds[1], np.zeros((0, 0), dtype=bool))
+                    self.document.add(key, None, self.choices.class_id, label)
+                    self.document.update(label, before=empty, extent=bounds)
+                continue
+            if record.plane != key:
+                continue
+            extent = union(record.extent, bounds)
+            assert extent is not None
+            before = record.before
+            if before is None:
+                before = note_stroke(
+                    record, self.masks.read(key, extent), self.masks.before(stroke, key, extent), extent
+                )
+            if before is not None:
+                self.session.withdraw(self.document, label)
+            self.document.update(label, before=before, extent=extent)
+
+    def _planes_shown(self) -> set[PlaneKey]:
+        try:
+            return {displayed_plane(self.viewer, self.image, self.axes)}
+        except MedSAMError:
+            return set()
+
+    def _differs(self, record: ObjectRecord) -> bool:
+        masks = self.masks
+        assert masks is not None
+        return still_corrected(record, lambda bounds: masks.read(record.plane, bounds))
+
+    def _carries(self, record: ObjectRecord) -> bool:
+        assert self.masks is not None
+        assert record.extent is not None
+        return bool((self.masks.read(record.plane, record.extent) == record.id).any())
+
+    def _revive(self, record: ObjectRecord) -> None:
+        """Undo brought a deleted object's pixels back: bring back the object and its box."""
+        del self._gone[record.id]
+        self.document.restore(record)
+        if self.prompts is not None and record.box is not None:
+            self.prompts.add(vertices_of(record.box, record.plane, self.axes), record.id)
+
+    # ---------------------------------------------------------------------------------------------------------
+
+    def _take_added(self, changes: Changes) -> dict[int, int]:
+        rows: dict[int, int] = {}
+        refused: list[int] = []
+        for row, drawn in changes.added.items():
+            try:
+                key, box = self._place(drawn)
+            except MedSAMError as error:
+                self.notice.emit(str(error))
+                refused.append(row)
+            else:
+                rows[row] = self.document.add(key, box, drawn.class_id or self.choices.class_id).id
+        if refused and self.prompts is not None:
+            rows = self._remove_rows(refused, rows)
+        return rows
+
+    def _remove_rows(self, refused: list[int], rows: dict[int, int]) -> dict[int, int]:
+        """Take refused shapes off the layer and count the rows behind them anew."""
+        assert self.prompts is not None
+        self.prompts.discard(refused)
+        return {row - sum(gone < row for gone in refused): object_id for row, object_id in rows.items()}
+
+    def _take_moved(self, changes: Changes) -> list[int]:
+        asked = []
+        for object_id, drawn in changes.moved.items():
+            record = self.document[object_id]
+            try:
+                key, box = self._place(drawn)
+            except MedSAMError as error:
+                self.notice.emit(str(error))
+                self.session.withdraw(self.document, object_id)
+                self.document.update(object_id, problem=str(error))
+                continue
+            if record.corrected and self.choices.policy == "corrected":
+                self.notice.emit(
+                    f"Object {object_id} keeps your corrected mask. Choose another overlap policy to predict it anew."
+                )
+                self.document.update(object_id, box=box)
+                continue
+            if key != record.plane:
+                self._erase(record)
+                self.document.update(object_id, extent=None, prediction=None)
+            self.document.update(object_id, plane=key, box=box, problem=None)
+            asked.append(object_id)
+        return asked
+
+    def _take_removed(self, object_id: int) -> None:
+        if object_id not in self.document:
+            return
+        self.session.withdraw(self.document, object_id)
+        record = self.document[object_id]
+        self._gone[object_id] = record
+        self._erase(record)
+        self.document.remove(object_id)
+
+    def _place(self, drawn: Drawn) -> tuple[PlaneKey, Any]:
+        assert self.prompts is not None
+        key, box = box_of(drawn.vertices, self.prompts.layer, self.viewer, self.image, self.axes)
+        return key, box.clip(self.plane(key).shape)
+
+    def _erase(self, record: ObjectRecord) -> None:
+        if self.masks is not None:
+            self._redraw(self.masks, record, erase=True)
+
+    def _redraw(self, masks: MaskLayer, record: ObjectRecord, *, erase: bool = False) -> None:
+        bounds = redraw_bounds(record)
+        if bounds is None:
+            return
+        height, width = masks.shape(record.plane)
+        inside = intersection(bounds, (0, 0, height, width))
+        others = self.document.in_plane(record.plane)
+        drawn = redraw(
+            masks.read(record.plane, inside), inside, record, others, self.choices.policy, erase=erase
+        )
+        try:
+            masks.write(record.plane, inside, drawn)
+        except MedSAMError as error:
+            self.notice.emit(str(error))
+
+    def _name_classes(self, names: list[str]) -> None:
+        """Give a sample's shapes the classes it names, first come first numbered."""
+        if self.prompts is None or not names:
+            return
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
+        for name, number in numbers.items():
+            self.document.set_class(number, name)
+        self.prompts.set_classes([numbers[name] for name in names])
