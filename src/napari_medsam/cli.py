@@ -313,13 +313,16 @@ def _open(arguments: argparse.Namespace) -> int:
             raise ImageError(f"{path}: there is no such file. Check the path.")
     with _qt_binding():
         from napari_medsam.ui.launch import open_window
-    return int(open_window(arguments.images, arguments.sample) or 0)
+
+        open_window(arguments.images, arguments.sample)
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     with _qt_binding():
         from napari_medsam.ui.demo import run_demo
-    return int(run_demo(arguments.out_dir))
+
+        return int(run_demo(arguments.out_dir))
 
 
 @contextmanager
@@ -329,7 +332,7 @@ def _qt_binding() -> Iterator[None]:
         yield
     except ImportError as error:
         if "qt" not in str(error).lower():
-            raise
+            raise  # a fault of the program, not of the installation
         raise MedSAMError(f'Qt is missing ({error}). Install it: pip install "napari-medsam[all]"') from error
 
 
