@@ -1,0 +1,164 @@
+"""The manifest of a dataset folder, `dataset.json`: its name, classes and cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from napari_medsam.curation.problem import BrokenCase
+from napari_medsam.curation.sidecar import field, read_json, write_json
+
+MANIFEST_NAME = "dataset.json"
+MANIFEST_FORMAT = "napari-medsam dataset"
+MANIFEST_VERSION = 1
+# Okabe and Ito's colours, which people with any colour vision can tell apart
+_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
+
+
+@dataclass(frozen=True)
+class ClassEntry:
+    """One class: its id, its name and its colour as #rrggbb."""
+
+    id: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class CaseEntry:
+    """One case in the manifest.
+
+    objects: how many; corrected: how many of them a person corrected; classes: class id -> objects;
+    image_sha256: of the pixels alone, so that two versions of one image's labels can be told.
+    """
+
+    stem: str
+    content_sha256: str
+    image_sha256: str
+    objects: int
+    corrected: int
+    classes: Mapping[int, int]
+    group: str | None
+    created: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `dataset.json` says. stems are safe file names; refused: stems that were not."""
+
+    name: str
+    classes: tuple[ClassEntry, ...] = ()
+    cases: tuple[CaseEntry, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    def with_cases(self, entries: Iterable[CaseEntry]) -> Manifest:
+        """Return a manifest with `entries` added, each in place of any of its stem; sorted by stem."""
+        cases = {e.stem: e for e in (*self.cases, *entries)}
+        return replace(self, cases=tuple(cases[stem] for stem in sorted(cases)))
+
+    def with_classes(self, classes: Iterable[ClassEntry], where: Path) -> Manifest:
+        """Return a manifest with these classes added; a known id keeps its name and takes the new colour.
+
+        Raises BrokenCase when a known id comes with another name: the dataset's masks would change meaning.
+        """
+        known = {c.id: c for c in self.classes}
+        for entry in classes:
+            old = known.get(entry.id, entry)
+            if old.name != entry.name:
+                what = f"class {entry.id} is {old.name!r} in the dataset, not {entry.name!r}"
+                raise BrokenCase(
+                    where, what, "Give the class the dataset's name, or another id, or use a new folder"
+                )
+            known[entry.id] = entry
+        return replace(self, classes=tuple(known[i] for i in sorted(known)))
+
+
+def safe_stem(stem: object) -> bool:
+    """Whether `stem` names a file inside the folder and nothing else, on any system."""
+    if not isinstance(stem, str) or not 0 < len(stem) <= 200:
+        return False
+    return not stem.startswith(".") and re.search(r'[/\\:\x00-\x1f<>"|?*]', stem) is None
+
+
+def class_entry(class_id: int, name: str) -> ClassEntry:
+    """Return a class with the colour that its id has by default."""
+    return ClassEntry(class_id, name, _COLOURS[(class_id - 1) % len(_COLOURS)])
+
+
+def entry_of(stem: str, sidecar: Mapping[str, Any]) -> CaseEntry:
+    """Return the manifest's line for a case from its (checked) sidecar."""
+    objects = sidecar["objects"]
+    counts: dict[int, int] = {}
+    for item in objects:
+        counts[item["class_id"]] = counts.get(item["class_id"], 0) + 1
+    return CaseEntry(
+        stem=stem,
+        content_sha256=sidecar["content_sha256"],
+        image_sha256=sidecar["image_sha256"],
+        objects=len(objects),
+        corrected=sum(item["corrected"] for item in objects),
+        classes=counts,
+        group=sidecar["group"],
+        created=str(sidecar.get("created", "")),
+    )
+
+
+def classes_of(sidecar: Mapping[str, Any]) -> list[ClassEntry]:
+    """Return the classes of a case's objects, in default colours."""
+    names = {item["class_id"]: item["class_name"] for item in sidecar["objects"]}
+    return [class_entry(i, names[i]) for i in sorted(names)]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest at `path`. Raises BrokenCase: missing, foreign, newer, or of wrong types."""
+    data = read_json(path, MANIFEST_FORMAT, MANIFEST_VERSION)
+    cases, refused = [], []
+    for item in field(data, "cases", list, path):
+        stem = item.get("stem") if isinstance(item, dict) else item
+        if safe_stem(stem):
+            cases.append(_case_entry(item, path))
+        else:
+            refused.append(str(stem)[:200])
+    classes = tuple(_class_entry(item, path) for item in field(data, "classes", list, path))
+    return Manifest(field(data, "name", str, path), classes, tuple(cases), tuple(refused))
+
+
+def _class_entry(item: Any, path: Path) -> ClassEntry:
+    if not isinstance(item, dict):
+        raise BrokenCase(path, f"lists the class {item!r}", "Delete the file; it is rebuilt from the cases")
+    colour = field(item, "colour", str, path)
+    return ClassEntry(field(item, "id", int, path), field(item, "name", str, path), colour)
+
+
+def _case_entry(item: dict[str, Any], path: Path) -> CaseEntry:
+    group, classes = item.get("group"), field(item, "classes", dict, path)
+    good = all(k.isdecimal() and isinstance(v, int) for k, v in classes.items())
+    if not good or not isinstance(group, str | None):
+        raise BrokenCase(
+            path, f"lists {item['stem']!r} wrongly", "Delete the file; it is rebuilt from the cases"
+        )
+    return CaseEntry(
+        stem=field(item, "stem", str, path),
+        content_sha256=field(item, "content_sha256", str, path),
+        image_sha256=field(item, "image_sha256", str, path),
+        objects=field(item, "objects", int, path),
+        corrected=field(item, "corrected", int, path),
+        classes={int(k): v for k, v in classes.items()},
+        group=group,
+        created=field(item, "created", str, path),
+    )
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest whole or not at all. Raises OSError."""
+    data = {
+        "format": MANIFEST_FORMAT,
+        "version": MANIFEST_VERSION,
+        "name": manifest.name,
+        "classes": [asdict(c) for c in manifest.classes],
+        "cases": [asdict(c) for c in manifest.cases],
+    }
+    write_json(path, data)
