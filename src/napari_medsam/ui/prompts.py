@@ -101,6 +101,8 @@ class PromptLayer:
     def label(self, texts: Mapping[int, str], colors: Mapping[int, str], classes: Mapping[int, int]) -> None:
         """Write next to each object's shape what it is; maps go by object id."""
         ids = self._ids()
+        if not ids:
+            return  # an empty column would lose its type
         frame = self.layer.features.copy()
         frame["label"] = [texts.get(object_id, "") for object_id in ids]
         frame["class_id"] = [classes.get(object_id, 1) for object_id in ids]
@@ -114,7 +116,7 @@ class PromptLayer:
     def set_new(self, class_id: int, color: str) -> None:
         """Set the class and colour of the shapes drawn from now on; selected shapes keep theirs."""
         with self._quiet():
-            self.layer.feature_defaults = {**COLUMNS, "class_id": class_id}
+            self._set_defaults({**COLUMNS, "class_id": class_id})
             selected = set(self.layer.selected_data)
             self.layer.selected_data = set()
             self.layer.current_edge_color = color
@@ -161,10 +163,16 @@ class PromptLayer:
         frame = pd.DataFrame(self.layer.features)
         for column, default in COLUMNS.items():
             if column not in frame:
-                frame[column] = [default] * self.layer.nshapes
+                # Without a dtype an empty column counts as float, and takes no text later.
+                kind = object if isinstance(default, str) else int
+                frame[column] = pd.Series([default] * self.layer.nshapes, index=frame.index, dtype=kind)
         self.layer.features = frame
-        self.layer.feature_defaults = dict(COLUMNS)
+        self._set_defaults(COLUMNS)
         self.layer.text = dict(SCREEN_TEXT)
+
+    def _set_defaults(self, ours: Mapping[str, Any]) -> None:
+        theirs = {column: values.iloc[0] for column, values in self.layer.feature_defaults.items()}
+        self.layer.feature_defaults = {**theirs, **ours}
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
