@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with this project installed in it: setup.sh EXTRAS, for example "all,dev".
+# Makes .venv with this project installed in it: setup.sh EXTRAS, for example "all,dev"; --system-only stops before.
 # On Debian and Ubuntu it also installs the libraries a Qt window needs, when they are missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,7 +13,9 @@ system_packages=(
 )
 
 installed() {  # newer Ubuntu releases rename some libraries to NAMEt64
-  dpkg-query -W -f='${Status}\n' "$1" "$1t64" 2>/dev/null | grep -q "^install ok installed"
+  local status
+  status="$(dpkg-query -W -f='${Status}\n' "$1" "$1t64" 2>/dev/null || true)"
+  [[ "$status" == *"install ok installed"* ]]
 }
 
 install_packages() {
@@ -34,6 +36,8 @@ if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
   for package in "${system_packages[@]}"; do installed "$package" || missing+=("$package"); done
   [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
 fi
+
+[ "$extras" != --system-only ] || exit 0
 
 find_python() {
   local candidate

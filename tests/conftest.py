@@ -15,13 +15,19 @@ _LIBRARY_THREADS = ("zarr", "asyncio", "ThreadPoolExecutor", "tqdm", "Dask", "py
 _PATIENCE = 5.0
 
 
+@pytest.fixture(scope="session")
+def models_folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Downloads and compiled encoders: one folder for the whole run, since compiling takes seconds."""
+    return tmp_path_factory.mktemp("models")
+
+
 @pytest.fixture(autouse=True)
-def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Embeddings and downloads of a test go to a temporary folder, never to the user's cache."""
-    folder = tmp_path_factory.mktemp("caches")
-    monkeypatch.setenv("NAPARI_MEDSAM_CACHE", str(folder / "embeddings"))
-    monkeypatch.setenv("NAPARI_MEDSAM_MODELS", str(folder / "models"))
-    return folder
+def own_caches(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, models_folder_of_the_run: Path
+) -> None:
+    """A test's embeddings go to a folder of its own, never to the user's cache."""
+    monkeypatch.setenv("NAPARI_MEDSAM_CACHE", str(tmp_path_factory.mktemp("embeddings")))
+    monkeypatch.setenv("NAPARI_MEDSAM_MODELS", str(models_folder_of_the_run))
 
 
 @pytest.fixture(autouse=True)
