@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(..., n, inner) to (..., heads, n, d)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(-3, -2)
 
     def merge(self, x: Tensor) -> Tensor:
         """(..., heads, n, d) to (..., n, dim), projected."""
@@ -122,8 +122,7 @@ class TwoWayLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attn_token_to_image = Attention(dim, heads, 2)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Module()
-        self.mlp.lin1, self.mlp.lin2 = nn.Linear(dim, mlp_dim), nn.Linear(mlp_dim, dim)
+        self.mlp = nn.ModuleDict({"lin1": nn.Linear(dim, mlp_dim), "lin2": nn.Linear(mlp_dim, dim)})
         self.norm3 = nn.LayerNorm(dim)
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, heads, 2)
@@ -141,7 +140,7 @@ class TwoWayLayer(nn.Module):
             keys_pe = keys + image.pe
             seen = look.from_image(tokens + prompt, keys_pe, keys)
         tokens = self.norm2(tokens + seen)
-        tokens = self.norm3(tokens + self.mlp.lin2(F.relu(self.mlp.lin1(tokens))))
+        tokens = self.norm3(tokens + self.mlp["lin2"](F.relu(self.mlp["lin1"](tokens))))
         if self.first:
             written = write.to_image_projected(image.first_q, tokens + prompt, tokens)
         else:
@@ -225,6 +224,8 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight, box])
         tokens, keys = self.transformer(tokens, image)
         first, norm, act, second, _ = self.output_upscaling
+        assert isinstance(first, nn.ConvTranspose2d)
+        assert isinstance(second, nn.ConvTranspose2d)
         fine = act(_double(second, act(norm(_double(first, keys)))))
         flat = fine @ self.output_hypernetworks_mlps[0](tokens[1])
         h, w = image.grid
@@ -232,13 +233,26 @@ class MaskDecoder(nn.Module):
         return logits, self.iou_prediction_head(tokens[0])[0]
 
 
+class PlaceCode(nn.Module):
+    """Random Fourier features of positions: (..., 2) in XY, scaled to [0, 1], to (..., C)."""
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, dim // 2))
+
+    def forward(self, xy: Tensor) -> Tensor:
+        angles = 2 * math.pi * ((2 * xy - 1) @ self.positional_encoding_gaussian_matrix)
+        return torch.cat([angles.sin(), angles.cos()], -1)
+
+
 class PromptEncoder(nn.Module):
     """Boxes and places as vectors. The parts for clicks and mask prompts only carry their weights."""
 
     def __init__(self, dim: int = 256, mask_channels: int = 16) -> None:
         super().__init__()
-        self.pe_layer = nn.Module()
-        self.pe_layer.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, dim // 2))
+        self.pe_layer = PlaceCode(dim)
         self.point_embeddings = nn.ModuleList(Token(1, dim) for _ in range(4))
         self.not_a_point_embed = Token(1, dim)
         self.mask_downscaling = nn.Sequential(
@@ -252,16 +266,11 @@ class PromptEncoder(nn.Module):
         )
         self.no_mask_embed = Token(1, dim)
 
-    def place(self, xy: Tensor) -> Tensor:
-        """Positions (..., 2) in XY, scaled to [0, 1], to (..., C)."""
-        matrix = self.pe_layer.positional_encoding_gaussian_matrix
-        angles = 2 * math.pi * ((2 * xy - 1) @ matrix)
-        return torch.cat([angles.sin(), angles.cos()], -1)
-
     def corners(self, boxes_xy: Tensor, size: int) -> Tensor:
         """Boxes (n, 4) as x0, y0, x1, y1 in frame pixels to (n, 2, C); half a pixel is added as published."""
-        kind = torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
-        return self.place((boxes_xy.view(-1, 2, 2) + 0.5) / size) + kind
+        _, _, upper_left, lower_right = (token.weight for token in cast(list[Token], self.point_embeddings))
+        places: Tensor = self.pe_layer((boxes_xy.view(-1, 2, 2) + 0.5) / size)
+        return places + torch.cat([upper_left, lower_right])
 
 
 class SamDecoder(nn.Module):
@@ -282,7 +291,7 @@ class SamDecoder(nn.Module):
         rows = (torch.arange(h, device=features.device, dtype=torch.float32) + 0.5) / h
         cols = (torch.arange(w, device=features.device, dtype=torch.float32) + 0.5) / w
         xy = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).view(-1, 2)
-        pe = self.prompt_encoder.place(xy)
+        pe = self.prompt_encoder.pe_layer(xy)
         keys = features.flatten(1).mT + self.prompt_encoder.no_mask_embed.weight
         keys_pe = keys + pe
         layer = cast(TwoWayLayer, self.mask_decoder.transformer.layers[0])

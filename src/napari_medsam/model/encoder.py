@@ -93,7 +93,7 @@ class TorchEncoder:
         self._dtype = torch.float32 if device == "cpu" else torch.float16
         self.precision = encoder_precision("torch", device)
         module = fuse_batch_norms(module.eval())
-        self._module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._module = module.to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, prepared: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
         import torch

@@ -63,7 +63,8 @@ class OpenVinoEncoder:
 
     def __call__(self, prepared: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
         features: npt.NDArray[np.float32] = self._compiled(prepared[None])[0]
-        return features[0].astype(np.float16)
+        half: npt.NDArray[np.float16] = features[0].astype(np.float16)
+        return half
 
 
 def _graph(module: nn.Module, size: int) -> Any:
@@ -79,7 +80,7 @@ def _graph(module: nn.Module, size: int) -> Any:
     import torch
 
     with warnings.catch_warnings():  # tracing segment-anything's asserts and size checks, which hold here
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         return ov.convert_model(module, example_input=torch.zeros(1, 3, size, size), input=[1, 3, size, size])
 

@@ -70,9 +70,10 @@ class _Graph:
         return y if bias is None else self.op.add(y, self.constant(bias.view(1, -1, 1, 1)))
 
     def conv_norm(self, x: Node, pair: ConvNorm) -> Node:
-        conv: Any
         conv, norm = pair.c, pair.bn
-        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return self.conv(x, conv.weight * gain.view(-1, 1, 1, 1), norm.bias - norm.running_mean * gain, conv)
 
 
@@ -84,11 +85,12 @@ def tinyvit_graph(module: TinyViT, size: int) -> Any:
     graph = _Graph()
     pixels = graph.op.parameter([1, 3, size, size], np.float32, name="pixels")
     with torch.no_grad():
-        embed: Any = module.patch_embed.seq
+        embed: Any = module.patch_embed["seq"]
         x = graph.conv_norm(graph.gelu(graph.conv_norm(pixels, embed[0])), embed[2])
         for stage in module.layers:
             x = _stage(graph, x, stage)
-        first, norm1, second, norm2 = module.neck
+        neck: Any = module.neck
+        first, norm1, second, norm2 = neck
         x = graph.norm(graph.conv(x, first.weight, None, first), norm1, axis=1)
         x = graph.norm(graph.conv(x, second.weight, None, second), norm2, axis=1)
     return ov.Model([graph.op.result(x)], [pixels], "tinyvit")

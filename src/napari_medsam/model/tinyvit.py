@@ -106,7 +106,8 @@ class TinyViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self._windowed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         x = self.local_conv(x).permute(0, 2, 3, 1)
-        return (x + self.mlp(x)).permute(0, 3, 1, 2)
+        out: Tensor = x + self.mlp(x)
+        return out.permute(0, 3, 1, 2)
 
     def _windowed(self, x: Tensor) -> Tensor:
         batch, height, width, dim = x.shape
@@ -117,7 +118,7 @@ class TinyViTBlock(nn.Module):
         rows, cols = (height + down) // side, (width + right) // side
         tiles = x.view(batch, rows, side, cols, side, dim).transpose(2, 3).reshape(-1, side * side, dim)
         tiles = self.attn(tiles).view(batch, rows, cols, side, side, dim)
-        whole = tiles.transpose(2, 3).reshape(batch, rows * side, cols * side, dim)
+        whole: Tensor = tiles.transpose(2, 3).reshape(batch, rows * side, cols * side, dim)
         return whole[:, :height, :width]
 
 
@@ -164,10 +165,8 @@ class TinyViT(nn.Module):
         out_channels: int = 256,
     ) -> None:
         super().__init__()
-        self.patch_embed = nn.Module()
-        self.patch_embed.seq = nn.Sequential(
-            ConvNorm(3, dims[0] // 2), nn.GELU(), ConvNorm(dims[0] // 2, dims[0])
-        )
+        embed = nn.Sequential(ConvNorm(3, dims[0] // 2), nn.GELU(), ConvNorm(dims[0] // 2, dims[0]))
+        self.patch_embed = nn.ModuleDict({"seq": embed})
         stages = []
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
             blocks = [
@@ -185,7 +184,7 @@ class TinyViT(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed.seq(x)
+        x = self.patch_embed["seq"](x)
         for stage in self.layers:
             x = stage(x)
         return self.neck(x)  # type: ignore[no-any-return]

@@ -6,6 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from napari_medsam.errors import CheckpointError, ModelError
 from napari_medsam.model.registry import Arch
 
@@ -42,7 +45,8 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         value = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         if value.numel():
-            digest.update(memoryview(value.view(-1).view(torch.uint8).numpy()))
+            raw: npt.NDArray[np.uint8] = value.view(-1).view(torch.uint8).numpy()
+            digest.update(raw.data)
     return digest.hexdigest()
 
 
