@@ -31,7 +31,8 @@ class Pointer:
 
     def to_canvas(self, position: World) -> QPoint:
         """Map a world position to a pixel of the canvas widget."""
-        center, zoom = self.viewer.camera.center, self.viewer.camera.zoom
+        camera = self.viewer.scene.camera
+        center, zoom = camera.center, camera.zoom
         ratio = self.canvas.devicePixelRatioF()
         row = (position[0] - center[-2]) * zoom / ratio + self.canvas.height() / 2
         col = (position[1] - center[-1]) * zoom / ratio + self.canvas.width() / 2
