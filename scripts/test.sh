@@ -24,7 +24,7 @@ on_screen=()
 check "ruff" ruff check .
 check "ruff format" ruff format --check .
 check "mypy" mypy
-check "room order" lint-imports
+check "room order" lint-imports --no-cache
 check "manifest" python -m npe2 validate napari-medsam
 check "tests without Qt" python -m pytest -p scripts.no_qt -p no:pytest-qt -p no:napari \
   --ignore tests/ui --cov --cov-report=term:skip-covered --junitxml="$reports/rooms.xml" "$@"
