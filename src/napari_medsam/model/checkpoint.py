@@ -61,6 +61,11 @@ def is_available(spec: ModelSpec) -> bool:
     return (models_folder() / spec.file_name).is_file()
 
 
+def matches_checksum(path: Path, spec: ModelSpec) -> bool:
+    """Whether a file on disk is, byte for byte, the published checkpoint of `spec`."""
+    return _mismatch(path, spec) is None
+
+
 def progress_bar(label: str) -> Progress:
     """A tqdm bar on stderr as a progress callback, for the command line."""
     from tqdm import tqdm

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_medsam.errors import CheckpointError, ImageError
 from napari_medsam.image.field import Frame
+from napari_medsam.model.checkpoint import matches_checksum
 from napari_medsam.model.registry import MODELS, Arch, Family, ModelSpec
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def settle_family(spec: ModelSpec, state: Mapping[str, Tensor]) -> ModelSpec:
     """`spec` with family and arch read off the weights where it leaves them open.
 
     TinyViT is LiteMedSAM. A ViT-B file can be SAM's or MedSAM's, whose shapes are the same: it counts as
-    SAM's when its name begins with "sam_" or ends in the first digits of a known SAM checksum, else as
-    MedSAM's. ViT-L and ViT-H are SAM's, unless the name begins with "medsam".
+    SAM's when its name begins with "sam_" or its checksum is that of the published file, else as MedSAM's.
+    ViT-L and ViT-H are SAM's, unless the name begins with "medsam".
     Raises CheckpointError naming the file when the weights are of none of these, or not of `spec`'s arch.
     """
     arch = _detect_arch(spec, state)
@@ -72,7 +73,7 @@ def settle_family(spec: ModelSpec, state: Mapping[str, Tensor]) -> ModelSpec:
         return spec
     if arch == "tiny_vit":
         return replace(spec, family="lite-medsam", arch=arch, input_size=256)
-    if _looks_like_sam(spec.file_name.lower(), arch):
+    if _looks_like_sam(spec, arch):
         return replace(spec, family="sam", arch=arch, prompts=frozenset({"box", "point"}))
     return replace(spec, family="medsam", arch=arch)
 
@@ -94,8 +95,11 @@ def _detect_arch(spec: ModelSpec, state: Mapping[str, Tensor]) -> Arch:
     return _VIT_BY_WIDTH[place_code.shape[-1]]
 
 
-def _looks_like_sam(file_name: str, arch: Arch) -> bool:
-    digits = tuple(spec.sha256[:6] for spec in MODELS.values() if spec.family == "sam" and spec.sha256)
-    if file_name.startswith("sam_") or any(start in file_name for start in digits):
+def _looks_like_sam(spec: ModelSpec, arch: Arch) -> bool:
+    name = spec.file_name.lower()
+    if name.startswith("sam_"):
         return True
-    return arch != "vit_b" and not file_name.startswith("medsam")
+    if arch != "vit_b":
+        return not name.startswith("medsam")
+    known = MODELS["sam-vit-b"]  # only a file of its size is worth hashing
+    return spec.path is not None and spec.size == known.size and matches_checksum(spec.path, known)

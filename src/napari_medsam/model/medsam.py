@@ -15,11 +15,13 @@ import numpy.typing as npt
 from napari_medsam.errors import ModelError
 from napari_medsam.image.field import Frame
 from napari_medsam.model.checkpoint import Progress, checkpoint_path, load_state, models_folder
-from napari_medsam.model.encoder import Encoder, choose_backend
+from napari_medsam.model.device import choose_device
+from napari_medsam.model.encoder import Encoder, build_encoder_backend, choose_backend
 from napari_medsam.model.family import family_frame, prepare_pixels, settle_family
 from napari_medsam.model.host import EncoderHost
+from napari_medsam.model.preload import preload_torch
 from napari_medsam.model.registry import ModelSpec, find_model
-from napari_medsam.model.weights import build_decoder, decoder_state, encoder_state, state_hash
+from napari_medsam.model.weights import build_decoder, build_encoder, decoder_state, encoder_state, state_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,8 +138,11 @@ class MedSAM:
 
         Raises CheckpointError naming `source` when the weights do not fit.
         """
-        decoder = build_decoder(state, self.frame.size, source)
-        return MedSAM(self.spec, self._host, decoder, (self.encoder_hash, state_hash(decoder_state(state))))
+        own = {
+            name: value.detach().cpu().clone() for name, value in state.items()
+        }  # a trainer goes on with its
+        decoder = build_decoder(own, self.frame.size, source)
+        return MedSAM(self.spec, self._host, decoder, (self.encoder_hash, state_hash(decoder_state(own))))
 
     def _decode(
         self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], key: str | None
@@ -183,13 +188,12 @@ def build_model(
 
     device: auto, cuda, mps or cpu. backend: auto (OpenVINO on a CPU where installed), torch or openvino;
     the encoder is compiled when it is first used, the choice stands from now on. on_notice receives what a
-    user should know (fallback to the CPU, an unverified file); progress(done, total) the download in bytes.
+    user should know (a fallback to the CPU or from OpenVINO to torch); progress(done, total) the download in bytes.
     Raises ModelError, CheckpointError or DownloadError, each with the next step.
     """
     spec = find_model(name_or_path)
     path = checkpoint_path(spec, progress=progress)
-    from napari_medsam.model.device import choose_device
-
+    preload_torch()
     device = choose_device(device)
     chosen = choose_backend(backend, device)
     state = load_state(path)
@@ -199,9 +203,6 @@ def build_model(
     hashes = state_hash(inside), state_hash(outside)
 
     def make(on_device: str, with_backend: str) -> Encoder:
-        from napari_medsam.model.encoder import build_encoder_backend
-        from napari_medsam.model.weights import build_encoder
-
         return build_encoder_backend(
             lambda: build_encoder(spec.arch, inside, source),
             spec.input_size,
