@@ -3,7 +3,7 @@
 # Without arguments it opens the histology sample. Without a screen it runs the self-driving demo instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-[ -x .venv/bin/napari-medsam ] || bash scripts/setup.sh all
+bash scripts/setup.sh all
 [ "$#" -gt 0 ] || set -- --sample ihc
 
 if [ "$(uname -s)" = Linux ] && [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then

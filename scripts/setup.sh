@@ -53,7 +53,7 @@ find_python() {
 
 venv_python=.venv/bin/python
 stamp=.venv/installed-extras
-wanted="$extras $(cksum < pyproject.toml)"
+project="$(cksum < pyproject.toml)"
 if [ ! -x "$venv_python" ]; then
   python="$(find_python)"
   if ! "$python" -c 'import ensurepip' 2>/dev/null; then
@@ -62,7 +62,8 @@ if [ ! -x "$venv_python" ]; then
   fi
   "$python" -m venv .venv
 fi
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+present="$(cat "$stamp" 2>/dev/null || true)"
+if [ "$present" != "$extras $project" ] && [ "$present" != "$extras,dev $project" ]; then
   "$venv_python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
-  echo "$wanted" > "$stamp"
+  echo "$extras $project" > "$stamp"
 fi
