@@ -27,9 +27,9 @@ def redraw(
 
     ``region`` holds the labels of ``bounds`` (h, w). The object's old pixels are given back to the predictions
     they hid, latest first, or to the background; then its prediction is pasted under ``policy``. With ``erase``
-    nothing is pasted. The input is left alone.
+    nothing is pasted. The input is left alone; the result is int64, which holds every id, whatever the layer's type.
     """
-    drawn = region.copy()
+    drawn = region.astype(np.int64)
     freed = region == record.id
     drawn[freed] = 0
     rest = [other for other in others if other.id != record.id]

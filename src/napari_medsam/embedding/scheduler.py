@@ -79,8 +79,8 @@ class _Job:
 class EmbeddingScheduler:
     """Embeds fields one after the other on a daemon thread of its own; knows nothing of Qt.
 
-    `model` builds the model; it is called on the worker thread, at the first field, and again only if it
-    failed. `on_progress` is called on the worker thread, outside all locks. The thread starts at the first
+    `model` gives the model to use; it is called on the worker thread before each field, so that another choice
+    takes effect at the next one, and should be quick once the model is loaded. `on_progress` is called on the worker thread, outside all locks. The thread starts at the first
     `submit` and ends with `close`, which a `with` block calls.
     """
 
@@ -94,7 +94,7 @@ class EmbeddingScheduler:
         self._build = model
         self._cache = cache
         self._on_progress = on_progress
-        self._model: EncoderModel | None = None  # touched by the worker only
+        self._model: EncoderModel | None = None  # the last one used; touched by the worker only
         self._reported = IDLE  # likewise
         self._changed = threading.Condition()  # guards everything below
         self._changes = 0
@@ -264,12 +264,13 @@ class EmbeddingScheduler:
         self._finish(result)
 
     def _load(self) -> EncoderModel:
-        if self._model is None:
-            self._model = self._build()
+        model = self._build()
+        if model is not self._model:
+            self._model = model
             with self._changed:
                 progress = self._progress()
             self._report(progress)
-        return self._model
+        return model
 
     def _finish(self, result: Embedding | MedSAMError, *, everything: bool = False) -> None:
         """Answer all who wait for the field in work, or for any field."""
