@@ -17,6 +17,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,14 @@ from psygnal import Signal
 
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import Embedding, EmbeddingScheduler, FieldRequest, Progress, embed
-from napari_medsam.errors import MedSAMError, ModelError
+from napari_medsam.errors import Cancelled, MedSAMError, ModelError
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.predict import Prediction, predict
 
 if TYPE_CHECKING:
     from napari_medsam.document.objects import Document
-    from napari_medsam.model.medsam import MedSAM
+    from napari_medsam.model.protocol import Model
     from napari_medsam.segment.prompt import Box
 
 PROMPT, SHOWN, AHEAD = 0, 10, 20
@@ -41,7 +42,7 @@ PROMPT, SHOWN, AHEAD = 0, 10, 20
 REUSE_ABOVE = 2**21
 """Planes of more pixels than this are not read again for every prompt; see ``Session.forget``."""
 
-Loader = Callable[..., "MedSAM"]
+Loader = Callable[..., "Model"]
 Post = Callable[[Callable[[], None]], None]
 
 
@@ -68,9 +69,11 @@ def _call_now(function: Callable[[], None]) -> None:
     function()
 
 
-def _build(name: str, **options: Any) -> MedSAM:
+def _build(name: str, **options: Any) -> Model:
+    """Load in this process, which cannot be stopped half-way."""
     from napari_medsam.model.medsam import build_model
 
+    del options["stopping"]
     return build_model(name, **options)
 
 
@@ -78,11 +81,13 @@ class Session:
     """Answers the prompts of one viewer and keeps the encoder busy with what matters next.
 
     ``post`` runs a function in the owner's thread (a queued Qt signal in the window; at once by default).
-    ``load`` builds a model: ``load(name, device=..., backend=..., on_notice=...)``.
+    ``load`` builds a model: ``load(name, device=..., backend=..., on_notice=..., progress=..., stopping=...)``; a
+    model that offers ``close()`` is closed when it is no longer used, one whose ``alive`` is False is built again.
 
     Signals, all in the owner's thread: ``predicted(document, id)`` after the document holds the prediction,
     ``failed(document, id, message)``, ``progress(Progress)``, ``shown(plane, hit)`` once the plane on screen is
-    embedded, ``shown_failed(plane, message)``, ``model_changed(MedSAM)`` once a model is loaded, ``notice(message)``.
+    embedded, ``shown_failed(plane, message)``, ``model_changed(Model)`` once a model is loaded, ``notice(message)``,
+    ``downloading(done, total)`` in bytes while a checkpoint is fetched.
     """
 
     predicted = Signal(object, int)
@@ -92,6 +97,7 @@ class Session:
     shown_failed = Signal(object, str)
     model_changed = Signal(object)
     notice = Signal(str)
+    downloading = Signal(int, int)
 
     def __init__(
         self,
@@ -109,22 +115,29 @@ class Session:
         self._generations = itertools.count(1)
         self._generation = 0
         self._tokens = itertools.count(1)
-        self._newest: dict[tuple[int, int], int] = {}
-        self._loaded: tuple[Settings, MedSAM] | None = None
+        self._newest: dict[tuple[int, int], int] = {}  # (document, object) -> token of what is still awaited
+        self._loaded: tuple[Settings, Model] | None = None
         self._model_lock = threading.Lock()
         self._waiting: list[_Ask] = []
         self._waiting_lock = threading.Lock()
         self._recent: tuple[Plane, Contrast, str, Embedding] | None = None
+        self._forgotten = 0
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="medsam-prompt")
         self._scheduler = EmbeddingScheduler(self._current_model, self.cache, on_progress=self._on_progress)
 
     # the owner's verbs --------------------------------------------------------------------------------------
 
     @property
-    def model(self) -> MedSAM | None:
+    def model(self) -> Model | None:
         """The model the settings ask for, or None while it is not loaded."""
         loaded = self._loaded
-        return loaded[1] if loaded is not None and _same_model(loaded[0], self.settings) else None
+        if (
+            loaded is None
+            or not _same_model(loaded[0], self.settings)
+            or not getattr(loaded[1], "alive", True)
+        ):
+            return None
+        return loaded[1]
 
     def warm_up(self) -> None:
         """Load the model in the background, so that the first image need not wait for it."""
@@ -167,8 +180,13 @@ class Session:
         """Take back an object's request: its answer, should one arrive, is dropped."""
         self._newest.pop((id(document), object_id), None)
 
+    def awaited(self, document: Document) -> list[int]:
+        """Return the objects of a document whose answer is still to come."""
+        return [object_id for owner, object_id in self._newest if owner == id(document)]
+
     def forget(self) -> None:
         """Pixels may have changed: read them again for the next prompt, however large the plane is."""
+        self._forgotten += 1
         self._recent = None
 
     def cancel(self) -> None:
@@ -177,14 +195,16 @@ class Session:
         with self._waiting_lock:
             self._waiting.clear()
         self._scheduler.cancel()
-        self._recent = None
+        self.forget()
 
     def close(self) -> None:
-        """Stop both threads; nothing is emitted afterwards. Waits for at most one encode."""
+        """Stop both threads and the model; nothing is emitted afterwards. Waits for at most one encode."""
         self.cancel()
         self._closed = True
+        self._close_model()
         self._prompts.shutdown(wait=True, cancel_futures=True)
         self._scheduler.close(timeout=30)
+        self._close_model()  # one whose loading had just ended
 
     # the prompt thread --------------------------------------------------------------------------------------
 
@@ -217,8 +237,9 @@ class Session:
         recent = self._recent
         if large and recent is not None and recent[:3] == (plane, contrast, _encoder(model)):
             return recent[3]
+        forgotten = self._forgotten
         found = embed(model, self.cache, FieldRequest(plane, contrast, None, PROMPT), lookup_only=True)
-        if large and found is not None:
+        if large and found is not None and forgotten == self._forgotten:
             self._recent = (plane, contrast, _encoder(model), found)
         return found
 
@@ -236,23 +257,42 @@ class Session:
     def _try_load(self) -> None:
         try:
             self._current_model()
+        except Cancelled:
+            pass
         except Exception as error:
             self._post(partial(self.notice.emit, _message(error, self.settings.model)))
 
     # the worker thread --------------------------------------------------------------------------------------
 
-    def _current_model(self) -> MedSAM:
+    def _current_model(self) -> Model:
         with self._model_lock:
             ready = self.model
             if ready is not None:
                 return ready
+            if self._closed:
+                raise Cancelled("The window is closed.")
+            self._close_model()
             chosen = self.settings
             built = self._load(
-                chosen.model, device=chosen.device, backend=chosen.backend, on_notice=self._on_notice
+                chosen.model,
+                device=chosen.device,
+                backend=chosen.backend,
+                on_notice=self._on_notice,
+                progress=self._on_download,
+                stopping=lambda: self._closed or not _same_model(chosen, self.settings),
             )
             self._loaded = (chosen, built)
             self._post(partial(self.model_changed.emit, built))
             return built
+
+    def _close_model(self) -> None:
+        loaded, self._loaded = self._loaded, None
+        close = getattr(loaded[1], "close", None) if loaded is not None else None
+        if close is not None:
+            close()
+
+    def _on_download(self, done: int, total: int) -> None:
+        self._post(partial(self.downloading.emit, done, total))
 
     def _on_notice(self, message: str) -> None:
         self._post(partial(self.notice.emit, message))
@@ -285,12 +325,14 @@ class Session:
     def _arrived(self, ask: _Ask, prediction: Prediction) -> None:
         if not self._wanted(ask) or ask.object_id not in ask.document:
             return
+        self.withdraw(ask.document, ask.object_id)
         ask.document.predicted(ask.object_id, prediction)
         self.predicted.emit(ask.document, ask.object_id)
 
     def _refused(self, ask: _Ask, message: str) -> None:
         if not self._wanted(ask) or ask.object_id not in ask.document:
             return
+        self.withdraw(ask.document, ask.object_id)
         ask.document.update(ask.object_id, problem=message)
         self.failed.emit(ask.document, ask.object_id, message)
 
@@ -313,7 +355,8 @@ class Session:
 
     def _submit(self, function: Callable[[], None]) -> None:
         if not self._closed:
-            self._prompts.submit(function)
+            with suppress(RuntimeError):  # closed in this very moment
+                self._prompts.submit(function)
 
     def _post(self, function: Callable[[], None]) -> None:
         self._post_raw(partial(self._unless_closed, function))
@@ -327,7 +370,7 @@ def _same_model(a: Settings, b: Settings) -> bool:
     return (a.model, a.device, a.backend) == (b.model, b.device, b.backend)
 
 
-def _encoder(model: MedSAM) -> str:
+def _encoder(model: Model) -> str:
     return f"{model.encoder_hash} {model.precision}"
 
 

@@ -21,6 +21,7 @@ from napari_medsam.segment.prompt import Box, boxes_in_plane
 if TYPE_CHECKING:
     from napari_medsam.embedding.cache import EmbeddingCache
     from napari_medsam.model.medsam import MedSAM
+    from napari_medsam.model.protocol import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Prediction:
         return int(np.count_nonzero(self.mask))
 
 
-def predict(model: MedSAM, embedding: Embedding, boxes: Sequence[Box]) -> list[Prediction]:
+def predict(model: Model, embedding: Embedding, boxes: Sequence[Box]) -> list[Prediction]:
     """Decode one mask for each box on an embedded field.
 
     boxes: inside the embedding's plane, in its pixels. No boxes give an empty list. Cost grows with the boxes

@@ -15,6 +15,7 @@ from napari_medsam.document.objects import Document
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
+from napari_medsam.model.remote import start_model
 from napari_medsam.session import Loader, Session, Settings
 from napari_medsam.ui.bridge import MainThread
 from napari_medsam.ui.work import METADATA_KEY, Choices, Work
@@ -54,8 +55,7 @@ class Controller(QObject):  # type: ignore[misc]
         self.work: Work | None = None
         self._works: list[Work] = []
         self._main = MainThread(self)
-        options: dict[str, Any] = {} if load is None else {"load": load}
-        self.session = Session(settings, cache=cache, post=self._main.post, **options)
+        self.session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
         self._activity: progress[Any] | None = None
         self._show_timer = self._timer(self._show_now)
         self._recheck_timer = self._timer(self._recheck_now)

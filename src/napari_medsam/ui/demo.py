@@ -139,8 +139,9 @@ class Demo:
 
     def _export(self) -> None:
         folder = self.out / "dataset"
+        self.dock.dataset.value = folder
         with _step("export the masks as a training case") as note:
-            done = self.dock.export_cases(folder)
+            done = self.dock.export_cases()
             if done is None:
                 raise DemoError("there was nothing to export")
             _wait(done.done, "the case to be written")

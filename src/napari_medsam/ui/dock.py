@@ -25,7 +25,6 @@ from qtpy.QtWidgets import (
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.registry import model_names
-from napari_medsam.ui import export
 from napari_medsam.ui.controller import Controller
 from napari_medsam.ui.controls import ChannelChoice, ContrastChoice
 from napari_medsam.ui.tables import ClassList, ObjectTable
@@ -159,6 +158,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         if work is None:
             self.controller.say("Open an image and draw a box first.")
             return None
+        from napari_medsam.ui import export  # pulls in the curation room: not before it is needed
+
         try:
             taken = export.snapshot(work, self.controller.session)
         except MedSAMError as error:

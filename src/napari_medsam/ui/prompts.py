@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from psygnal import Signal
 
 if TYPE_CHECKING:
@@ -128,6 +127,11 @@ class PromptLayer:
             self.layer.add_rectangles([vertices])
         self.remember({self.layer.nshapes - 1: object_id})
 
+    @property
+    def drawing(self) -> bool:
+        """Whether a drawing tool is chosen; the shape drawn last is selected then, but nobody picked it."""
+        return str(self.layer.mode).startswith("add_")
+
     def selected(self) -> list[int]:
         """Ids of the objects whose shapes are selected."""
         ids = self._ids()
@@ -160,12 +164,12 @@ class PromptLayer:
 
     def _complete_features(self) -> None:
         """Add the columns that are missing; a user's own columns stay."""
-        frame = pd.DataFrame(self.layer.features)
+        frame = self.layer.features.copy()
         for column, default in COLUMNS.items():
             if column not in frame:
                 # Without a dtype an empty column counts as float, and takes no text later.
                 kind = object if isinstance(default, str) else int
-                frame[column] = pd.Series([default] * self.layer.nshapes, index=frame.index, dtype=kind)
+                frame[column] = np.full(self.layer.nshapes, default, dtype=kind)
         self.layer.features = frame
         self._set_defaults(COLUMNS)
         self.layer.text = dict(SCREEN_TEXT)

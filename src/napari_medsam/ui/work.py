@@ -227,12 +227,12 @@ class Work:
         self.painted.emit(object_id)
 
     def choose_class(self, class_id: int) -> None:
-        """Make a class the current one, and that of the selected shapes."""
+        """Make a class the current one; while shapes are being selected, not drawn, also that of the selection."""
         self.choices.class_id = class_id
         chosen = self.document.set_class(class_id)
         if self.prompts is None:
             return
-        for object_id in self.prompts.selected():
+        for object_id in () if self.prompts.drawing else self.prompts.selected():
             if object_id in self.document:
                 self.document.update(object_id, class_id=class_id)
         self.prompts.set_new(class_id, chosen.color)

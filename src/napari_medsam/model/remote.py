@@ -1,0 +1,240 @@
+"""A model in a process of its own, so that a window never waits for it.
+
+Importing torch, compiling a network and encoding hold Python's interpreter lock for stretches that a person sees
+as a frozen window; some graphics drivers and torch even carry clashing copies of LLVM. In another process none of
+that touches the window, and all memory of the model, on the GPU too, is free again when it is closed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medsam import errors
+from napari_medsam.errors import Cancelled, ModelError
+from napari_medsam.image.field import Frame
+from napari_medsam.model.family import prepare_pixels
+from napari_medsam.model.registry import ModelSpec
+
+Notice = Callable[[str], None]
+Progress = Callable[[int, int], None]
+SHUTDOWN_S = 5.0
+STOP_CHECK_S = 0.1
+
+
+class ModelProcess:
+    """Sends requests to a child process and hands its answers to those who asked. Thread-safe."""
+
+    def __init__(self, on_notice: Notice | None = None, progress: Progress | None = None) -> None:
+        self._on_notice = on_notice
+        self._progress = progress
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, Future[Any]] = {}
+        self._lock = Lock()
+        self._ended = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "napari_medsam.model.serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Threads that spin while they wait take the core from the window and from each other.
+            env={"OMP_WAIT_POLICY": "passive", **os.environ},
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+        self._reader = Thread(target=self._read, name="medsam-model", daemon=True)
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended and self._process.poll() is None
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        """Send a request and wait for its answer. Raises the MedSAMError it was answered with."""
+        return self.send(verb, *arguments).result()
+
+    def send(self, verb: str, *arguments: Any) -> Future[Any]:
+        """Send a request; the future holds its answer. Raises ModelError when the process has ended."""
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._ended:
+                self._refuse()
+            number = next(self._numbers)
+            self._pending[number] = future
+            try:
+                assert self._process.stdin is not None
+                pickle.dump((number, verb, arguments), self._process.stdin, protocol=5)
+                self._process.stdin.flush()
+            except OSError:
+                self._pending.pop(number, None)
+                self._refuse()
+        return future
+
+    def close(self) -> None:
+        """End the process, whatever it is doing, and the thread that listens to it."""
+        with self._lock:
+            self._ended = True
+        self._process.kill()
+        self._process.wait(SHUTDOWN_S)
+        self._reader.join(SHUTDOWN_S)
+        for stream in (self._process.stdin, self._process.stdout):
+            try:
+                if stream is not None:
+                    stream.close()
+            except OSError:  # a request was half written when the process ended
+                pass
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                number, kind, value = pickle.load(self._process.stdout)
+            except (EOFError, OSError, pickle.UnpicklingError, ValueError):
+                break
+            if number:
+                self._resolve(number, kind, value)
+            elif kind == "notice" and self._on_notice is not None:
+                self._on_notice(value)
+            elif kind == "progress" and self._progress is not None:
+                self._progress(*value)
+        self._give_up()
+
+    def _resolve(self, number: int, kind: str, value: Any) -> None:
+        with self._lock:
+            future = self._pending.pop(number, None)
+        if future is None:
+            return
+        if kind == "done":
+            future.set_result(value)
+        else:
+            name, message = value
+            future.set_exception(getattr(errors, name, ModelError)(message))
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._ended = True
+            waiting, self._pending = list(self._pending.values()), {}
+        for future in waiting:
+            future.set_exception(ModelError(self._epitaph()))
+
+    def _refuse(self) -> NoReturn:
+        raise ModelError(self._epitaph())
+
+    def _epitaph(self) -> str:
+        status = self._process.poll()
+        return (
+            f"The model's process ended (status {status}); it may have run out of memory. It starts again with the "
+            "next prompt. If that fails too, choose another model or device."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteEncoded:
+    """Features (256, 64, 64) float16 and their precision."""
+
+    features: npt.NDArray[np.float16]
+    precision: str
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteDecoded:
+    """Logits (n, L, L) float32 and predicted IoU (n,) float32."""
+
+    logits: npt.NDArray[np.float32]
+    iou: npt.NDArray[np.float32]
+
+
+class RemoteMedSAM:
+    """A model in a `ModelProcess`, with the verbs of `napari_medsam.model.medsam.MedSAM`."""
+
+    def __init__(self, process: ModelProcess, loaded: dict[str, Any]) -> None:
+        self._process = process
+        self._state: dict[str, str] = loaded
+        self._sent: set[str] = set()
+        self.spec: ModelSpec = loaded["spec"]
+        self.name = self.spec.name
+        self.frame: Frame = loaded["frame"]
+        self.prompts: frozenset[str] = loaded["prompts"]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still answers."""
+        return self._process.alive
+
+    @property
+    def encoder_hash(self) -> str:
+        return self._state["encoder_hash"]
+
+    @property
+    def decoder_hash(self) -> str:
+        return self._state["decoder_hash"]
+
+    @property
+    def precision(self) -> str:
+        return self._state["precision"]
+
+    @property
+    def device(self) -> str:
+        return self._state["device"]
+
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `MedSAM.prepare`; done in this process, it needs no torch."""
+        return prepare_pixels(self.spec.family, self.frame.size, pixels)
+
+    def encode(self, prepared: npt.NDArray[np.float32]) -> RemoteEncoded:
+        """See `MedSAM.encode`. Raises ModelError also when the process ends meanwhile."""
+        features, precision, self._state = self._process.ask("encode", prepared)
+        return RemoteEncoded(features, precision)
+
+    def decode(
+        self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], *, key: str | None = None
+    ) -> RemoteDecoded:
+        """See `MedSAM.decode`. With a key the features travel once, not with every box."""
+        boxes = np.asarray(boxes, dtype=np.float32)
+        answer = None
+        if key is not None and key in self._sent:
+            answer = self._process.ask("decode", key, None, boxes)
+        if answer is None:
+            answer = self._process.ask("decode", key, np.asarray(features), boxes)
+            if key is not None:
+                self._sent.add(key)
+        logits, iou, self._state = answer
+        return RemoteDecoded(logits, iou)
+
+    def close(self) -> None:
+        self._process.close()
+
+
+def start_model(
+    name_or_path: str | Path,
+    device: str = "auto",
+    *,
+    backend: str = "auto",
+    on_notice: Notice | None = None,
+    progress: Progress | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> RemoteMedSAM:
+    """Load a model in a process of its own; the arguments and errors are those of `medsam.build_model`.
+
+    Once `stopping()` is true the process is ended and Cancelled is raised.
+    """
+    process = ModelProcess(on_notice, progress)
+    try:
+        answer = process.send("load", str(name_or_path), {"device": device, "backend": backend})
+        while not wait([answer], timeout=STOP_CHECK_S).done:
+            if stopping():
+                raise Cancelled(f"Loading {name_or_path} was cancelled.")
+        return RemoteMedSAM(process, answer.result())
+    except BaseException:
+        process.close()
+        raise

@@ -1,0 +1,128 @@
+"""The other end of `remote.py`: a process that holds a model and answers requests on its standard streams.
+
+Requests are pickled (number, verb, arguments), answers (number, "done" | "failed", value); what the model has to
+say in between comes as (0, "notice" | "progress", value). Encoding and decoding have a thread each, so a box never
+waits for a field. The streams belong to the parent that started this process; when they close, it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Lock
+from typing import Any, BinaryIO
+
+from napari_medsam.errors import MedSAMError, ModelError
+from napari_medsam.model.medsam import MedSAM, build_model
+
+ENCODER_NICENESS = 10
+KEPT_FEATURES = 4
+
+
+class Server:
+    """One model and the two threads that use it."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._writing = Lock()
+        self._model: MedSAM | None = None
+        self._features: OrderedDict[str, Any] = OrderedDict()
+        self._encoding = ThreadPoolExecutor(1, initializer=_step_back)
+        self._decoding = ThreadPoolExecutor(1)
+
+    def run(self) -> None:
+        """Answer until the parent closes the stream."""
+        while True:
+            try:
+                number, verb, arguments = pickle.load(self._requests)
+            except EOFError:
+                return
+            lane = self._decoding if verb == "decode" else self._encoding
+            done = lane.submit(getattr(self, verb), *arguments)
+            done.add_done_callback(partial(self._answer, number))
+
+    def load(self, name: str, options: dict[str, str]) -> dict[str, Any]:
+        self._model = build_model(
+            name,
+            **options,
+            on_notice=self._tell("notice"),
+            progress=lambda *state: self._tell("progress")(state),
+        )
+        return {
+            **self._state(),
+            "spec": self._model.spec,
+            "prompts": self._model.prompts,
+            "frame": self._model.frame,
+        }
+
+    def encode(self, prepared: Any) -> tuple[Any, str, dict[str, str]]:
+        encoded = self._loaded().encode(prepared)
+        return encoded.features, encoded.precision, self._state()
+
+    def decode(self, key: str | None, features: Any, boxes: Any) -> tuple[Any, Any, dict[str, str]] | None:
+        """None asks for the features: they were not sent, and are not among those kept."""
+        if features is None:
+            features = self._features.get(key or "")
+            if features is None:
+                return None
+        if key is not None:
+            self._features[key] = features
+            self._features.move_to_end(key)
+            while len(self._features) > KEPT_FEATURES:
+                self._features.popitem(last=False)
+        decoded = self._loaded().decode(features, boxes, key=key)
+        return decoded.logits, decoded.iou, self._state()
+
+    def _loaded(self) -> MedSAM:
+        if self._model is None:
+            raise ModelError("No model is loaded in this process yet.")
+        return self._model
+
+    def _state(self) -> dict[str, str]:
+        model = self._loaded()
+        return {
+            "encoder_hash": model.encoder_hash,
+            "decoder_hash": model.decoder_hash,
+            "precision": model.precision,
+            "device": model.device,
+        }
+
+    def _tell(self, kind: str) -> Callable[[Any], None]:
+        return lambda value: self._send((0, kind, value))
+
+    def _answer(self, number: int, done: Future[Any]) -> None:
+        error = done.exception()
+        if error is None:
+            self._send((number, "done", done.result()))
+        elif isinstance(error, MedSAMError):
+            self._send((number, "failed", (type(error).__name__, str(error))))
+        else:
+            self._send((number, "failed", ("ModelError", f"{type(error).__name__}: {error}")))
+
+    def _send(self, message: tuple[int, str, Any]) -> None:
+        with self._writing:
+            pickle.dump(message, self._answers, protocol=5)
+            self._answers.flush()
+
+
+def _step_back() -> None:
+    """Let the window and prompts go first: on Linux niceness is a thread's own, and its helpers inherit it."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, 0, ENCODER_NICENESS)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the stream
+    Server(sys.stdin.buffer, answers).run()
+    os._exit(0)  # an encode may still run; nobody waits for it
+
+
+if __name__ == "__main__":
+    main()
