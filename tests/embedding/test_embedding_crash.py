@@ -123,7 +123,7 @@ def test_two_processes_may_fill_one_store(tmp_path: Path) -> None:
 
 def assert_is_right(key: str, features: np.ndarray, plane: Plane, at: int) -> None:
     model = FakeModel()
-    fresh = embed(model, EmbeddingCache(Path(os.devnull)), make_request(plane, at))
+    fresh = embed(model, None, make_request(plane, at))
     assert model.calls == 1
     assert fresh.key == key
     assert np.array_equal(features, fresh.features)

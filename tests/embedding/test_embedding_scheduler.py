@@ -390,6 +390,14 @@ def test_an_encode_that_falls_back_is_kept_under_what_it_really_was(cache: Embed
     assert np.array_equal(again.features, found.features)
 
 
+def test_without_a_cache_each_request_is_encoded() -> None:
+    model = FakeModel()
+    assert embed(model, None, make_request(make_plane()), lookup_only=True) is None
+    found = [embed(model, None, make_request(make_plane())) for _ in range(2)]
+    assert [embedding.hit for embedding in found] == [False, False]
+    assert model.calls == 2
+
+
 def test_a_lookup_does_not_wait_for_the_encode_in_work(
     scheduler: EmbeddingScheduler, gate: Gate, model: FakeModel, cache: EmbeddingCache
 ) -> None:
