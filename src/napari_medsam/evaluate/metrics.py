@@ -18,10 +18,10 @@ def dice_coefficient(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> flo
     ValueError when the shapes differ. Source: Dice, Ecology 26 (1945).
     """
     predicted, true = _masks(prediction, reference)
-    total = np.count_nonzero(predicted) + np.count_nonzero(true)
+    total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(true))
     if total == 0:
         return 1.0
-    return 2 * np.count_nonzero(predicted & true) / total
+    return 2 * int(np.count_nonzero(predicted & true)) / total
 
 
 def normalized_surface_distance(
