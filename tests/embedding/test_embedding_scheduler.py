@@ -368,6 +368,18 @@ def test_a_cancel_while_the_model_loads_encodes_nothing(cache: EmbeddingCache, h
     assert model.calls == 0
 
 
+def test_another_model_takes_effect_at_the_next_field(cache: EmbeddingCache) -> None:
+    models = [FakeModel(encoder_hash="e0"), FakeModel(encoder_hash="e1")]
+    chosen = [models[0]]
+    with EmbeddingScheduler(lambda: chosen[0], cache) as scheduler:
+        first = result(scheduler.submit(make_request(make_plane())))
+        chosen[0] = models[1]
+        second = result(scheduler.submit(make_request(make_plane())))
+    assert not second.hit
+    assert first.key != second.key
+    assert [model.calls for model in models] == [1, 1]
+
+
 def test_what_is_cached_never_reaches_the_encoder(cache: EmbeddingCache) -> None:
     plane = make_plane()
     kept = embed(FakeModel(), cache, make_request(plane))

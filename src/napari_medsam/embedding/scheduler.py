@@ -79,9 +79,10 @@ class _Job:
 class EmbeddingScheduler:
     """Embeds fields one after the other on a daemon thread of its own; knows nothing of Qt.
 
-    `model` gives the model to use; it is called on the worker thread before each field, so that another choice
-    takes effect at the next one, and should be quick once the model is loaded. `on_progress` is called on the worker thread, outside all locks. The thread starts at the first
-    `submit` and ends with `close`, which a `with` block calls.
+    `model` gives the model to use; it is called on the worker thread before each field, so that another
+    choice takes effect at the next one, and should be quick once the model is loaded. `on_progress` is called
+    on the worker thread, outside all locks. The thread starts at the first `submit` and ends with `close`,
+    which a `with` block calls.
     """
 
     def __init__(
