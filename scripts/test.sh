@@ -8,14 +8,16 @@ bash scripts/setup.sh all,dev || exit 1
 export PATH="$PWD/.venv/bin:$PATH" PYTHONDONTWRITEBYTECODE=1
 reports="${REPORTS:-out/reports}"
 mkdir -p "$reports"
-rm -f "$reports"/*.xml
+rm -f "$reports"/*.xml "$reports/failed-checks"
 failed=()
 
 check() {
   local name="$1"
   shift
   echo "=== $name"
-  "$@" || failed+=("$name")
+  "$@" && return
+  failed+=("$name")
+  echo "$name" >> "$reports/failed-checks"
 }
 
 on_screen=()
@@ -26,9 +28,9 @@ check "ruff format" ruff format --check .
 check "mypy" mypy
 check "room order" lint-imports --no-cache
 check "manifest" python -m npe2 validate napari-medsam
-check "tests without Qt" python -m pytest -p scripts.no_qt -p no:pytest-qt -p no:napari \
+check "rooms" python -m pytest -p scripts.no_qt -p no:pytest-qt -p no:napari \
   --ignore tests/ui --cov --cov-report=term:skip-covered --junitxml="$reports/rooms.xml" "$@"
-check "GUI tests" "${on_screen[@]}" python -m pytest tests/ui --junitxml="$reports/ui.xml" "$@"
+check "ui" "${on_screen[@]}" python -m pytest tests/ui --junitxml="$reports/ui.xml" "$@"
 
 if [ "${#failed[@]}" -gt 0 ]; then
   printf 'FAILED: %s\n' "${failed[@]}"
