@@ -3,12 +3,15 @@
 # All checks run even when one fails; the exit status is 0 only when all passed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh all,dev || exit 1
 
 export PATH="$PWD/.venv/bin:$PATH" PYTHONDONTWRITEBYTECODE=1
 reports="${REPORTS:-out/reports}"
 mkdir -p "$reports"
 rm -f "$reports"/*.xml "$reports/failed-checks"
+if ! bash scripts/setup.sh all,dev; then
+  echo setup >> "$reports/failed-checks"
+  exit 1
+fi
 failed=()
 
 check() {
