@@ -42,6 +42,22 @@ def mask_from_logits(
     return field.row + top + r0, field.col + left + c0, tight
 
 
+def logits_in_field(
+    logits: npt.NDArray[np.float32], field: Field, frame: Frame, bounds: tuple[int, int, int, int]
+) -> npt.NDArray[np.float32]:
+    """Enlarge logits (L, L) to field pixels and return those of half-open `bounds` (r0, c0, r1, c1) of the plane.
+
+    bounds must lie inside the field. Returns (r1 - r0, c1 - c0) float32.
+    """
+    content = frame.shape(field)
+    rows = _Axis(field.height, content[0], frame.size, logits.shape[0])
+    cols = _Axis(field.width, content[1], frame.size, logits.shape[1])
+    r0, c0, r1, c1 = bounds
+    tall = rows.weights(r0 - field.row, r1 - field.row) @ logits
+    wide = cols.weights(c0 - field.col, c1 - field.col) @ np.ascontiguousarray(tall.T)
+    return np.ascontiguousarray(wide.T, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class _Axis:
     """One axis on its way from logits over the frame's content to the field."""

@@ -16,12 +16,16 @@ from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.logits import mask_from_logits
+from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prompt import Box, boxes_in_plane
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.cache import EmbeddingCache
     from napari_medsam.model.medsam import MedSAM
     from napari_medsam.model.protocol import Model
+
+
+DEFAULT_POLICY = FieldPolicy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +124,22 @@ class Segmenter:
     ) -> list[Prediction]:
         """Like `segment`, but cropped masks with their predicted IoU. Nothing is encoded for no boxes."""
         prompts = boxes_in_plane(boxes, plane.shape)
-        if not prompts:
-            return []
-        return predict(self.model, self.embed(plane, contrast, field), prompts)
+        regions = [field_of(field, box, plane.shape) for box in prompts]
+        answers: list[Prediction | None] = [None] * len(prompts)
+        # Boxes that share a field share its embedding, whatever their order.
+        for region in dict.fromkeys(regions):
+            members = [number for number, own in enumerate(regions) if own == region]
+            embedding = self.embed(plane, contrast, region)
+            found = predict(self.model, embedding, [prompts[number] for number in members])
+            for number, prediction in zip(members, found, strict=True):
+                answers[number] = prediction
+        return [answer for answer in answers if answer is not None]
 
     def embed(
         self, plane: Plane, contrast: str | Contrast = "auto", field: str | Field = "whole"
     ) -> Embedding:
         """Embed a field of a plane, from the cache where it is there."""
-        region = _as_field(field, plane)
+        region = _as_field(field, plane.shape)
         request = FieldRequest(plane=plane, contrast=Contrast.parse(contrast), field=region)
         embedding = embed(self.model, self.cache, request)
         assert embedding is not None  # only a lookup without encoding can come back empty
@@ -155,9 +166,23 @@ def load_model(
     return Segmenter(build_model(name_or_path, device, backend=backend), store)
 
 
-def _as_field(field: str | Field, plane: Plane) -> Field:
+def field_of(
+    field: str | Field, box: Box, shape: tuple[int, int], policy: FieldPolicy = DEFAULT_POLICY
+) -> Field:
+    """The field that answers a box: "auto" chooses by its size, "whole" is the whole plane of `shape`.
+
+    Raises PromptError for another word.
+    """
+    if isinstance(field, Field):
+        return field
+    if field == "auto":
+        return centred_field(box, shape, policy)
+    return _as_field(field, shape)
+
+
+def _as_field(field: str | Field, shape: tuple[int, int]) -> Field:
     if isinstance(field, Field):
         return field
     if field != "whole":
-        raise PromptError(f"Unknown field {field!r}. Choose 'whole' or pass a Field.")
-    return whole_field(plane.shape)
+        raise PromptError(f"Unknown field {field!r}. Choose 'auto', 'whole' or pass a Field.")
+    return whole_field(shape)
