@@ -26,13 +26,16 @@ check() {
 on_screen=()
 [ "$(uname -s)" != Linux ] || on_screen=(xvfb-run -a -s "-screen 0 1600x1000x24")
 
+coverage=(--cov --cov-report=term:skip-covered)
+[ "$#" -eq 0 ] || coverage=()  # a choice of tests says nothing about coverage
+
 check "ruff" ruff check .
 check "ruff format" ruff format --check .
 check "mypy" mypy
 check "room order" lint-imports --no-cache
 check "manifest" python -m npe2 validate napari-medsam
 check "rooms" python -m pytest -p scripts.no_qt -p no:pytest-qt -p no:napari \
-  --ignore tests/ui --cov --cov-report=term:skip-covered --junitxml="$reports/rooms.xml" "$@"
+  --ignore tests/ui "${coverage[@]}" --junitxml="$reports/rooms.xml" "$@"
 check "ui" "${on_screen[@]}" python -m pytest tests/ui --junitxml="$reports/ui.xml" "$@"
 
 if [ "${#failed[@]}" -gt 0 ]; then
