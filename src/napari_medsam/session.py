@@ -266,13 +266,18 @@ class Session:
 
     def _current_model(self) -> Model:
         with self._model_lock:
-            ready = self.model
-            if ready is not None:
-                return ready
-            if self._closed:
-                raise Cancelled("The window is closed.")
-            self._close_model()
-            chosen = self.settings
+            while True:
+                ready = self.model
+                if ready is not None:
+                    return ready
+                if self._closed:
+                    raise Cancelled("The window is closed.")
+                self._close_model()
+                self._load_chosen(self.settings)
+
+    def _load_chosen(self, chosen: Settings) -> None:
+        """Load a model; one that is no longer wanted when it is there, or cannot be had, is nobody's business."""
+        try:
             built = self._load(
                 chosen.model,
                 device=chosen.device,
@@ -281,9 +286,13 @@ class Session:
                 progress=self._on_download,
                 stopping=lambda: self._closed or not _same_model(chosen, self.settings),
             )
-            self._loaded = (chosen, built)
+        except Exception:
+            if self._closed or _same_model(chosen, self.settings):
+                raise
+            return
+        self._loaded = (chosen, built)
+        if _same_model(chosen, self.settings):
             self._post(partial(self.model_changed.emit, built))
-            return built
 
     def _close_model(self) -> None:
         loaded, self._loaded = self._loaded, None
