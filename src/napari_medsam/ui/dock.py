@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import napari
 from magicgui.widgets import ComboBox, FileEdit, create_widget
 from napari.layers import Image
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
@@ -61,11 +61,25 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.destroyed.connect(partial(_shut, self.controller, self._io))
 
     def close_session(self) -> None:
-        """Stop all work of this dock; called when it is destroyed, and safe to call before."""
+        """Stop all work of this dock; called when it is closed or destroyed, and safe to call before."""
         if not self._closed:
             self._closed = True
             self._refresh_timer.stop()
+            for emitter in self._layer_events():
+                emitter.disconnect(self.image.reset_choices)
             _shut(self.controller, self._io)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """napari takes a dock widget that the user closes out of its window and forgets it: end with that."""
+        super().changeEvent(event)
+        taken_out = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
+        if taken_out and not getattr(self, "_closed", True):
+            self.close_session()
+            self.deleteLater()
+
+    def _layer_events(self) -> tuple[Any, ...]:
+        events = self.viewer.layers.events
+        return events.inserted, events.removed, events.reordered
 
     # the parts ----------------------------------------------------------------------------------------------
 
@@ -119,10 +133,9 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.setMinimumWidth(300)
 
     def _connect(self) -> None:
-        controller, layers = self.controller, self.viewer.layers
-        layers.events.inserted.connect(self.image.reset_choices)
-        layers.events.removed.connect(self.image.reset_choices)
-        layers.events.reordered.connect(self.image.reset_choices)
+        controller = self.controller
+        for emitter in self._layer_events():
+            emitter.connect(self.image.reset_choices)
         self.image.changed.connect(controller.set_image)
         self.model.changed.connect(lambda name: controller.configure(model=name))
         self.contrast.changed.connect(self._on_contrast)
@@ -182,7 +195,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
     def _on_contrast(self) -> None:
         choice = self.contrast.value()
         if choice is None:
-            self.controller.follow_layer_contrast()
+            self.controller.follow_layer_contrast(self.channels.chosen())
         else:
             self.controller.configure(contrast=self.channels.apply_to(choice))
 
