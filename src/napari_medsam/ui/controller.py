@@ -13,11 +13,12 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_medsam.document.objects import Document
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.scheduler import Progress
+from napari_medsam.embedding.scheduler import IDLE, Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.remote import start_model
 from napari_medsam.session import Loader, Session, Settings
 from napari_medsam.ui.bridge import MainThread
+from napari_medsam.ui.geometry import displayed_plane, layer_shape
 from napari_medsam.ui.work import METADATA_KEY, Choices, Work
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Controller(QObject):  # type: ignore[misc]
         self._main = MainThread(self)
         self.session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
         self._activity: progress[Any] | None = None
+        self._latest: Progress | None = None
+        self._in_activity = False
         self._show_timer = self._timer(self._show_now)
         self._recheck_timer = self._timer(self._recheck_now)
         self._connect()
@@ -81,7 +84,7 @@ class Controller(QObject):  # type: ignore[misc]
             self._unwatch(work)
             work.close()
         self._works.clear()
-        self._end_activity()
+        self._show_activity(IDLE)
 
     # what the dock asks for ---------------------------------------------------------------------------------
 
@@ -90,20 +93,39 @@ class Controller(QObject):  # type: ignore[misc]
         if layer is None or (self.work is not None and self.work.image is layer):
             return
         found = next((work for work in self._works if work.image is layer), None)
-        if found is None:
-            found = Work(self.viewer, layer, self.session, self.choices)
-            self._works.append(found)
-            self._watch(found)
-        self.work = found
-        self.work_changed.emit(found)
+        self._put_to_work(found or self._take_on(Work(self.viewer, layer, self.session, self.choices)))
+
+    def _take_on(self, work: Work) -> Work:
+        self._works.append(work)
+        self._watch(work)
+        return work
+
+    def _put_to_work(self, work: Work) -> None:
+        self.work = work
+        self.work_changed.emit(work)
+        chosen = self.session.settings.contrast
+        if chosen.name == "layer":
+            self.follow_layer_contrast(chosen.channels)
         self.show_soon()
 
     def draw_boxes(self) -> None:
-        """Make what is missing to draw boxes on the image at work, and choose the rectangle tool."""
-        if self.work is None:
+        """Make what is missing to draw boxes on the image at work, and choose the rectangle tool.
+
+        A Shapes layer that is selected takes the boxes: its shapes become objects.
+        """
+        work = self.work
+        if work is None:
             self.say("Open an image first (File > Open, or File > Open Sample > MedSAM).")
             return
-        self.work.ready_layers()
+        try:
+            displayed_plane(self.viewer, work.image, work.axes)
+        except MedSAMError as error:
+            self.say(str(error), warn=True)
+            return
+        chosen = self.viewer.layers.selection.active
+        if isinstance(chosen, Shapes) and self._owner(chosen) is None:
+            work.attach_prompts(chosen)
+        work.ready_layers()
 
     def configure(self, **changes: Any) -> None:
         """Change model, device or contrast; the plane on screen and all boxes are done again."""
@@ -111,14 +133,15 @@ class Controller(QObject):  # type: ignore[misc]
         self.session.configure(**changes)
         if self.session.settings != before:
             self.show_soon()
+            own = self.session.settings.contrast.name == "layer"  # each image has limits of its own
             for work in self._works:
-                work.predict_all()
+                if work is self.work or not own:
+                    work.predict_all()
 
     def set_channel_axis(self, axis: int | None) -> None:
+        """Choose the axis of the image at work that holds channels; prompts and masks start on new layers."""
         if self.work is not None and axis != self.work.axes.channel:
-            self.work.set_channel_axis(axis)
-            self.work_changed.emit(self.work)
-            self.show_soon()
+            self._begin_anew(self.work, axis)
 
     def cancel(self) -> None:
         """Stop embedding; boxes that wait for it stay and are decoded when they are touched again."""
@@ -153,10 +176,7 @@ class Controller(QObject):  # type: ignore[misc]
 
     def _on_progress(self, now: Progress) -> None:
         self.progressed.emit(now)
-        if now.state in ("loading", "embedding"):
-            self._advance_activity(now)
-        else:
-            self._end_activity()
+        self._show_activity(now)
 
     def _on_shown(self, plane: Any, hit: bool) -> None:
         self.status.emit(f"{plane.name}: ready{' (from the cache)' if hit else ''}. Draw boxes.")
@@ -165,18 +185,31 @@ class Controller(QObject):  # type: ignore[misc]
         self.status.emit(message)
         self.say(message, warn=True)
 
+    def _show_activity(self, now: Progress) -> None:
+        # napari's progress bar lets Qt handle events while it updates, so that the next progress comes in between:
+        # it is left for the call that is under way.
+        self._latest = now
+        if self._in_activity:
+            return
+        self._in_activity = True
+        try:
+            while self._latest is not None:
+                now, self._latest = self._latest, None
+                if now.state in ("loading", "embedding"):
+                    self._advance_activity(now)
+                else:
+                    self._end_activity()
+        finally:
+            self._in_activity = False
+
     def _advance_activity(self, now: Progress) -> None:
-        # napari's progress bar lets Qt handle events while it updates, so the next progress (even the last one,
-        # which closes the bar) can come in between.
         if self._activity is None:
             self._activity = progress(total=now.total, desc="MedSAM")
         bar: Any = self._activity
-        if self._activity is bar and bar.total != now.total:
+        if bar.total != now.total:
             bar.total = now.total
-        if self._activity is bar:
-            bar.set_description("Loading model" if now.state == "loading" else f"Embedding {now.current}")
-        if self._activity is bar:
-            bar.update(now.done - bar.n)
+        bar.set_description("Loading model" if now.state == "loading" else f"Embedding {now.current}")
+        bar.update(now.done - bar.n)
 
     def _end_activity(self) -> None:
         bar, self._activity = self._activity, None
@@ -215,8 +248,18 @@ class Controller(QObject):  # type: ignore[misc]
         self._welcome(event.value)
 
     def _on_active(self, event: Any) -> None:
+        """Selecting an image, or the boxes or masks of one, puts it to work."""
         if isinstance(event.value, Image):
             self.set_image(event.value)
+        elif (owner := self._owner(event.value)) is not None:
+            self.set_image(owner.image)
+
+    def _owner(self, layer: Any) -> Work | None:
+        """The work whose boxes or masks a layer holds."""
+        for work in self._works:
+            if any(part is not None and part.layer is layer for part in (work.prompts, work.masks)):
+                return work
+        return None
 
     def _welcome(self, layer: Any) -> None:
         """A new image goes to work; a shapes layer that says it holds prompts is attached to the image at work."""
@@ -238,9 +281,7 @@ class Controller(QObject):  # type: ignore[misc]
                 work.drop_masks()
 
     def _retire(self, work: Work) -> None:
-        self._unwatch(work)
-        work.close()
-        self._works.remove(work)
+        self._let_go(work)
         if work is not self.work:
             return
         self.session.cancel()
@@ -248,10 +289,26 @@ class Controller(QObject):  # type: ignore[misc]
         self.work_changed.emit(None)
         self.status.emit("No image. Open one, or select an Image layer.")
 
+    def _let_go(self, work: Work) -> None:
+        self._unwatch(work)
+        work.close()
+        self._works.remove(work)
+        self.session.forget()
+
+    def _begin_anew(self, work: Work, channel_axis: int | None) -> None:
+        """The axes or the size of an image mean something else now: its objects do not fit any more."""
+        self._let_go(work)
+        fresh = self._take_on(Work(self.viewer, work.image, self.session, self.choices, channel_axis))
+        for known in work.document.classes:
+            fresh.document.set_class(known.id, known.name, known.color)
+        if work is self.work:
+            self._put_to_work(fresh)
+
     def _watch(self, work: Work) -> None:
         for name in IMAGE_EVENTS:
             getattr(work.image.events, name).connect(self._on_image_changed)
         work.image.events.contrast_limits.connect(self._on_contrast_limits)
+        work.image.events.set_data.connect(self._on_refresh)
         work.notice.connect(self.say)
         work.masks_changed.connect(self._watch_masks)
 
@@ -259,26 +316,36 @@ class Controller(QObject):  # type: ignore[misc]
         for name in IMAGE_EVENTS:
             getattr(work.image.events, name).disconnect(self._on_image_changed)
         work.image.events.contrast_limits.disconnect(self._on_contrast_limits)
+        work.image.events.set_data.disconnect(self._on_refresh)
 
     def _on_image_changed(self, event: Any) -> None:
-        for work in self._works:
-            if work.image is event.source:
+        for work in tuple(self._works):
+            if work.image is not event.source:
+                continue
+            if layer_shape(work.image) == work.shape:
                 work.forget_planes()
+            else:
+                self._begin_anew(work, work.axes.channel if work.image.ndim == work.axes.ndim else None)
         self.show_soon()
+
+    def _on_refresh(self, event: Any) -> None:
+        # Pixels changed in place come with no other event. A pyramid is refreshed by every pan and zoom.
+        if not event.source.multiscale:
+            self.session.forget()
 
     def _on_contrast_limits(self, event: Any) -> None:
         chosen = self.session.settings.contrast
         if chosen.name == "layer" and self.work is not None and self.work.image is event.source:
-            self.follow_layer_contrast()
+            self.follow_layer_contrast(chosen.channels)
 
-    def follow_layer_contrast(self) -> None:
-        """Use the contrast limits that the image at work is shown with."""
+    def follow_layer_contrast(self, channels: tuple[int, ...] | None = None) -> None:
+        """Use the contrast limits that the image at work is shown with, for the channels given."""
         if self.work is None:
             return
         from napari_medsam.image.contrast import Contrast
 
         low, high = (float(limit) for limit in self.work.image.contrast_limits)
-        self.configure(contrast=Contrast("window", (low, high), name="layer"))
+        self.configure(contrast=Contrast("window", (low, high), channels=channels, name="layer"))
 
     def _watch_masks(self, masks: Any) -> None:
         if masks is not None:

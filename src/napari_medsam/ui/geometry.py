@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class WorkAxes:
     """Which axes of an image layer its prompts and labels share.
 
-    ``channel`` is the layer axis that holds channels, or None. A leading channel axis is dropped from prompts
-    and labels (they belong to all channels); any other is kept, so that the sliders still line up.
+    ``channel`` is the layer axis that holds channels, or None. Prompts and labels belong to all channels: a leading
+    channel axis is dropped from them; any other is one element long that reaches over all channels, so that the
+    sliders still line up.
     """
 
     ndim: int
@@ -49,15 +50,16 @@ def layer_shape(layer: Image) -> tuple[int, ...]:
 
 
 def displayed_axes(viewer: Viewer, layer: Image, axes: WorkAxes) -> tuple[int, int]:
-    """Tell which (row, col) axes of ``layer`` the viewer shows.
+    """Tell which two axes of ``layer`` the viewer shows, in the layer's own order.
 
+    A view that is transposed shows the same plane: its pixels, objects and embedding are the ones at hand.
     Raises ImageError, naming the layer and the next step, when the view is 3D or shows an axis that the layer
     lacks, or its channel axis.
     """
     if viewer.dims.ndisplay != 2:
         raise ImageError(f"{layer.name}: prompts need the 2D view. Press Ctrl+Y to leave the 3D view.")
     offset = viewer.dims.ndim - layer.ndim
-    row, col = (axis - offset for axis in viewer.dims.displayed)
+    row, col = sorted(axis - offset for axis in viewer.dims.displayed)
     if row < 0 or col < 0:
         raise ImageError(
             f"{layer.name}: the view shows an axis this layer does not have. Roll the axes back."
@@ -116,22 +118,41 @@ def box_of(
     return PlaneKey(index, displayed), Box.from_points(points[:, list(displayed)] + 0.5)
 
 
-def vertices_of(box: Box, key: PlaneKey, axes: WorkAxes) -> npt.NDArray[np.float64]:
-    """Map a box of a plane to the four corners (4, D) of a rectangle in a prompt layer that shares ``axes``."""
-    corners = np.zeros((4, axes.ndim))
+def on_screen(vertices: npt.ArrayLike, shapes: Layer, viewer: Viewer) -> float:
+    """Tell how long the longer side of a drawn shape is in pixels of the canvas."""
+    world = np.array([shapes.data_to_world(vertex) for vertex in np.asarray(vertices, dtype=float)])
+    shown = [axis - viewer.dims.ndim + world.shape[1] for axis in viewer.dims.displayed]
+    return float(np.ptp(world[:, shown], axis=0).max() * viewer.scene.camera.zoom)
+
+
+def vertices_of(box: Box, key: PlaneKey, layer: Image, shapes: Layer) -> npt.NDArray[np.float64]:
+    """Map a box of a plane of ``layer`` to the corners (4, D) of a rectangle in ``shapes``: ``box_of`` backwards."""
+    corners = np.zeros((4, layer.ndim))
     for axis, position in enumerate(key.index):
         corners[:, axis] = position or 0
     corners[:, key.displayed[0]] = np.array([box.r0, box.r0, box.r1, box.r1]) - 0.5
     corners[:, key.displayed[1]] = np.array([box.c0, box.c1, box.c1, box.c0]) - 0.5
-    return corners[:, axes.kept]
+    return np.array([shapes.world_to_data(layer.data_to_world(corner)) for corner in corners], dtype=float)
+
+
+def shared_shape(layer: Image, axes: WorkAxes) -> tuple[int, ...]:
+    """The shape of labels for ``layer``, on the axes they share."""
+    shape = [1 if axis == axes.channel else length for axis, length in enumerate(layer_shape(layer))]
+    return tuple(shape[axes.kept])
 
 
 def transforms_of(layer: Image, axes: WorkAxes) -> dict[str, Any]:
     """The keyword arguments that give another layer the transforms of ``layer`` on the axes they share."""
     kept = axes.kept
+    scale, translate = layer.scale.copy(), layer.translate.copy()
+    if axes.channel is not None:
+        # Its one element reaches over all channels: as wide as they are, its centre in their middle.
+        channels = layer_shape(layer)[axes.channel]
+        translate[axes.channel] += scale[axes.channel] * (channels - 1) / 2
+        scale[axes.channel] *= channels
     return {
-        "scale": layer.scale[kept],
-        "translate": layer.translate[kept],
+        "scale": scale[kept],
+        "translate": translate[kept],
         "rotate": layer.rotate[kept, kept],
         "shear": _shear(layer, axes),
         "affine": _affine(layer, axes),

@@ -6,7 +6,7 @@ that is new (id 0) or was copied (an id that stands twice) is a new object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from psygnal import Signal
 
 if TYPE_CHECKING:
     from napari.layers import Shapes
+    from pandas import DataFrame
 
 COLUMNS: Mapping[str, Any] = {"object": 0, "class_id": 1, "label": ""}
 FLAT = ("path", "line")  # outlines without an inside: no prompts
+REFUSED = -1  # in place of an object's id: to be taken off
 EDGE_WIDTH = 2.0
 SCREEN_TEXT = {"string": "{label}", "anchor": "upper_left", "size": 9, "color": "#ffe119"}
 
@@ -57,9 +59,11 @@ class PromptLayer:
         self._busy = False
         self._complete_features()
         layer.events.data.connect(self._on_data)
+        layer.events.features.connect(self._on_features)
 
     def close(self) -> None:
         self.layer.events.data.disconnect(self._on_data)
+        self.layer.events.features.disconnect(self._on_features)
 
     def changes(self) -> Changes:
         """Compare the layer with what was last remembered; new and copied shapes count as added."""
@@ -88,10 +92,19 @@ class PromptLayer:
         if rows:
             self._set_column("object", rows)
 
-    def discard(self, rows: Sequence[int]) -> None:
-        """Take shapes off the layer that cannot be prompts."""
-        with self._quiet():
-            self.layer.remove(list(rows))
+    def refuse(self, rows: Iterable[int]) -> None:
+        """Mark shapes that cannot be prompts; ``sweep`` takes them off."""
+        self._set_column("object", dict.fromkeys(rows, REFUSED))
+
+    def sweep(self) -> None:
+        """Take refused shapes off the layer."""
+        self._remove([row for row, object_id in enumerate(self._ids()) if object_id == REFUSED])
+
+    def take_off(self, object_ids: Sequence[int]) -> None:
+        """Take the shapes of objects off the layer that are no longer in the document."""
+        self._remove([row for row, object_id in enumerate(self._ids()) if object_id in object_ids])
+        for object_id in object_ids:
+            self._known.pop(object_id, None)
 
     def set_classes(self, class_ids: Sequence[int]) -> None:
         """Set the class of the first shapes, in the order of the rows."""
@@ -108,7 +121,7 @@ class PromptLayer:
         wanted = [colors.get(object_id, "#ffffff") for object_id in ids]
         with self._quiet():
             if not frame.equals(self.layer.features):
-                self.layer.features = frame
+                self._write(frame)
             if wanted and not _same_colors(self.layer.edge_color, wanted):
                 self.layer.edge_color = wanted
 
@@ -135,7 +148,7 @@ class PromptLayer:
     def selected(self) -> list[int]:
         """Ids of the objects whose shapes are selected."""
         ids = self._ids()
-        return [ids[row] for row in sorted(self.layer.selected_data) if row < len(ids) and ids[row]]
+        return [ids[row] for row in sorted(self.layer.selected_data) if row < len(ids) and ids[row] > 0]
 
     def select(self, object_id: int) -> None:
         ids = self._ids()
@@ -149,7 +162,7 @@ class PromptLayer:
         return {
             row: Drawn(int(object_id), int(class_id), np.array(vertices, dtype=float))
             for row, (object_id, class_id, vertices, kind) in enumerate(rows)
-            if kind not in FLAT
+            if kind not in FLAT and object_id != REFUSED
         }
 
     def _ids(self) -> list[int]:
@@ -159,8 +172,19 @@ class PromptLayer:
         frame = self.layer.features.copy()
         for row, value in values.items():
             frame.loc[frame.index[row], column] = value
+        self._write(frame)
+
+    def _write(self, frame: DataFrame) -> None:
         with self._quiet():
+            defaults = self.layer.feature_defaults
             self.layer.features = frame
+            # napari took the last shape's values for those of the next one.
+            self.layer.feature_defaults = defaults
+
+    def _remove(self, rows: list[int]) -> None:
+        if rows:
+            with self._quiet():
+                self.layer.remove(rows)
 
     def _complete_features(self) -> None:
         """Add the columns that are missing; a user's own columns stay."""
@@ -189,6 +213,11 @@ class PromptLayer:
 
     def _on_data(self, event: Any) -> None:
         if not self._busy and getattr(event, "action", "changed") in ("added", "changed", "removed"):
+            self.changed.emit()
+
+    def _on_features(self) -> None:
+        # All that napari says about pasted shapes.
+        if not self._busy and self.changes():
             self.changed.emit()
 
 

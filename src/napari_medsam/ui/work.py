@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
-from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds, still_corrected
+from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds
+from napari_medsam.document.history import History
 from napari_medsam.document.objects import (
     Bounds,
     Document,
@@ -19,7 +21,7 @@ from napari_medsam.document.objects import (
     intersection,
     union,
 )
-from napari_medsam.errors import MedSAMError
+from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.paste import Policy
 from napari_medsam.ui.geometry import (
@@ -27,7 +29,9 @@ from napari_medsam.ui.geometry import (
     box_of,
     displayed_plane,
     layer_shape,
+    on_screen,
     plane_of,
+    shared_shape,
     transforms_of,
     vertices_of,
 )
@@ -38,9 +42,11 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Shapes
     from napari.viewer import Viewer
 
+    from napari_medsam.segment.prompt import Box
     from napari_medsam.session import Session
 
 METADATA_KEY = "napari_medsam"
+CLICK_PX = 4.0  # a press without a drag leaves a smaller shape than anybody can draw
 
 
 @dataclass
@@ -62,17 +68,25 @@ class Work:
     painted = Signal(int)
     masks_changed = Signal(object)
 
-    def __init__(self, viewer: Viewer, image: Image, session: Session, choices: Choices) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        image: Image,
+        session: Session,
+        choices: Choices,
+        channel_axis: int | None = None,
+    ) -> None:
         self.viewer = viewer
         self.image = image
         self.session = session
         self.choices = choices
-        self.axes = WorkAxes(image.ndim)
+        self.axes = WorkAxes(image.ndim, channel_axis)
+        self.shape = layer_shape(image)
         self.document = Document()
         self.prompts: PromptLayer | None = None
         self.masks: MaskLayer | None = None
         self._planes: dict[PlaneKey, Plane] = {}
-        self._gone: dict[int, ObjectRecord] = {}  # deleted, but undo may bring them back
+        self._history = History(self.document)
         self.document.classes_changed.connect(self.relabel)
 
     def close(self) -> None:
@@ -83,15 +97,6 @@ class Work:
             self.session.withdraw(self.document, record.id)
 
     # layers -------------------------------------------------------------------------------------------------
-
-    def set_channel_axis(self, axis: int | None) -> None:
-        """Choose the layer axis that holds channels. Raises nothing; prompts and masks start on new layers."""
-        if axis == self.axes.channel:
-            return
-        self.drop_prompts()
-        self.drop_masks()
-        self.axes = WorkAxes(self.image.ndim, axis)
-        self._planes.clear()
 
     def ready_layers(self) -> None:
         """Make the layers that are missing, and make the prompt layer ready to draw on."""
@@ -113,10 +118,9 @@ class Work:
 
     def ready_masks(self) -> MaskLayer:
         if self.masks is None:
-            shape = layer_shape(self.image)[self.axes.kept]
             active = self.viewer.layers.selection.active
             layer = self.viewer.add_labels(
-                np.zeros(shape, dtype=np.int32),
+                np.zeros(shared_shape(self.image, self.axes), dtype=np.int32),
                 name=f"{self.image.name} masks",
                 opacity=0.5,
                 metadata={METADATA_KEY: {"role": "masks"}},
@@ -125,8 +129,17 @@ class Work:
             self._move_above_image(layer)
             self.viewer.layers.selection.active = active
             self.attach_masks(layer)
+            self._redraw_all()
         assert self.masks is not None
         return self.masks
+
+    def _redraw_all(self) -> None:
+        """Put the predictions into labels that are new; what was painted by hand went with the labels before them."""
+        for record in sorted(self.document, key=lambda entry: entry.turn):
+            if record.box is None:
+                self.document.remove(record.id)
+            elif record.prediction is not None:
+                self._draw(self.document.update(record.id, before=None, extent=None))
 
     def _move_above_image(self, layer: Labels) -> None:
         layers = self.viewer.layers
@@ -153,6 +166,7 @@ class Work:
         """Use a Labels layer of the image's shape; labels already in it are never handed out again."""
         self.drop_masks()
         self.masks = MaskLayer(layer, self.axes)
+        self._history.clear()
         self.document.reserve(self.masks.largest)
         self.masks.painted.connect(self._on_painted)
         self.masks_changed.emit(self.masks)
@@ -180,9 +194,10 @@ class Work:
         return self._planes[key]
 
     def forget_planes(self) -> None:
-        """The image's pixels or transforms changed."""
+        """The image's pixels or transforms changed: boxes that still wait for a mask are asked anew."""
         self._planes.clear()
         self.session.forget()
+        self.predict(self.session.awaited(self.document))
 
     # prompts to masks ---------------------------------------------------------------------------------------
 
@@ -214,13 +229,8 @@ class Work:
 
     def draw(self, object_id: int) -> None:
         """Put an object's newest prediction into the labels as one undoable step."""
-        record = self.document[object_id]
         masks = self.ready_masks()
-        self._redraw(masks, record)
-        patch = record.patch
-        self.document.update(
-            object_id, extent=patch.bounds if patch is not None and patch.mask.size else None
-        )
+        self._draw(self.document[object_id])
         if masks.layer.mode == "pan_zoom":
             masks.layer.selected_label = object_id
         self.relabel()
@@ -266,23 +276,21 @@ class Work:
     # corrections --------------------------------------------------------------------------------------------
 
     def recheck(self) -> None:
-        """See whether undo or redo took a correction back, or brought a deleted object back."""
+        """See what undo or redo in the labels meant for the objects, and bring their boxes in line."""
         if self.masks is None:
             return
-        for record in self.document:
-            if not record.corrected or self._differs(record):
-                continue
-            if record.prediction is None and record.box is None:
-                self.document.remove(record.id)
-            else:
-                self.document.update(record.id, before=None)
-        for record in tuple(self._gone.values()):
-            if record.extent is not None and self._carries(record):
-                self._revive(record)
+        found = self._history.look(self.masks.read)
+        if self.prompts is not None:
+            self.prompts.take_off(found.vanished)
+            for record in found.revived:
+                if record.box is not None:
+                    corners = vertices_of(record.box, record.plane, self.image, self.prompts.layer)
+                    self.prompts.add(corners, record.id)
         self.relabel()
 
     def _on_painted(self, stroke: Stroke) -> None:
         assert self.masks is not None
+        self._history.edited()
         touched = self.masks.labels_touched(stroke)
         planes = set(self.document.planes()) | self._planes_shown()
         for key in planes:
@@ -320,45 +328,32 @@ class Work:
         except MedSAMError:
             return set()
 
-    def _differs(self, record: ObjectRecord) -> bool:
-        masks = self.masks
-        assert masks is not None
-        return still_corrected(record, lambda bounds: masks.read(record.plane, bounds))
-
-    def _carries(self, record: ObjectRecord) -> bool:
-        assert self.masks is not None
-        assert record.extent is not None
-        return bool((self.masks.read(record.plane, record.extent) == record.id).any())
-
-    def _revive(self, record: ObjectRecord) -> None:
-        """Undo brought a deleted object's pixels back: bring back the object and its box."""
-        del self._gone[record.id]
-        self.document.restore(record)
-        if self.prompts is not None and record.box is not None:
-            self.prompts.add(vertices_of(record.box, record.plane, self.axes), record.id)
-
     # ---------------------------------------------------------------------------------------------------------
 
     def _take_added(self, changes: Changes) -> dict[int, int]:
+        assert self.prompts is not None
         rows: dict[int, int] = {}
         refused: list[int] = []
         for row, drawn in changes.added.items():
             try:
-                key, box = self._place(drawn)
+                key, box = self._place_new(row, drawn)
             except MedSAMError as error:
                 self.notice.emit(str(error))
                 refused.append(row)
             else:
                 rows[row] = self.document.add(key, box, drawn.class_id or self.choices.class_id).id
-        if refused and self.prompts is not None:
-            rows = self._remove_rows(refused, rows)
+        if refused:
+            self.prompts.refuse(refused)
+            # napari is still busy with the shape that was drawn last: take it off once it is done.
+            QTimer.singleShot(0, self.prompts.sweep)
         return rows
 
-    def _remove_rows(self, refused: list[int], rows: dict[int, int]) -> dict[int, int]:
-        """Take refused shapes off the layer and count the rows behind them anew."""
+    def _place_new(self, row: int, drawn: Drawn) -> tuple[PlaneKey, Box]:
         assert self.prompts is not None
-        self.prompts.discard(refused)
-        return {row - sum(gone < row for gone in refused): object_id for row, object_id in rows.items()}
+        by_hand = self.prompts.drawing and row in self.prompts.layer.selected_data
+        if by_hand and on_screen(drawn.vertices, self.prompts.layer, self.viewer) < CLICK_PX:
+            raise PromptError(f"{self.image.name}: press and drag to draw a box.")
+        return self._place(drawn)
 
     def _take_moved(self, changes: Changes) -> list[int]:
         asked = []
@@ -389,14 +384,22 @@ class Work:
             return
         self.session.withdraw(self.document, object_id)
         record = self.document[object_id]
-        self._gone[object_id] = record
         self._erase(record)
+        self._history.deleted(record)
         self.document.remove(object_id)
 
-    def _place(self, drawn: Drawn) -> tuple[PlaneKey, Any]:
+    def _place(self, drawn: Drawn) -> tuple[PlaneKey, Box]:
         assert self.prompts is not None
         key, box = box_of(drawn.vertices, self.prompts.layer, self.viewer, self.image, self.axes)
         return key, box.clip(self.plane(key).shape)
+
+    def _draw(self, record: ObjectRecord) -> None:
+        assert self.masks is not None
+        self._history.drawn(record)
+        self._redraw(self.masks, record)
+        patch = record.patch
+        extent = patch.bounds if patch is not None and patch.mask.size else None
+        self.document.update(record.id, extent=extent)
 
     def _erase(self, record: ObjectRecord) -> None:
         if self.masks is not None:
