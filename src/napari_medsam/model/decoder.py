@@ -22,6 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Rows of image places upscaled at a time: their 16-fold children then stay in a core's cache.
+_ROWS_AT_ONCE = 4
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSide:
@@ -83,25 +86,28 @@ class Attention(nn.Module):
         q = self.split(self.q_proj(tokens)) * self.scale
         return self.merge(torch.softmax(q @ k.mT, -1) @ v)
 
-    def to_image(self, keys_pe: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-        """Image places (n, C) look at tokens (t, C)."""
+    def to_image(self, keys_pe: Tensor, keys: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+        """Image places (n, C) look at tokens (t, C); what they see is added to keys."""
         k = self.split(self.k_proj(tokens)) * self.scale
-        offset = (k @ self.q_proj.bias.view(self.heads, -1, 1)).mT
+        offset = k @ self.q_proj.bias.view(self.heads, -1, 1)
         wanted = (k @ self.q_proj.weight.view(self.heads, -1, keys_pe.shape[-1])).flatten(0, 1)
-        scores = keys_pe @ wanted.mT + offset.reshape(1, -1)
-        return self._spread(scores.view(-1, self.heads, tokens.shape[0]), values)
+        scores = (wanted @ keys_pe.mT).view(self.heads, tokens.shape[0], -1) + offset
+        return self._spread(scores, keys, values)
 
-    def to_image_projected(self, q: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+    def to_image_projected(self, q: Tensor, keys: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
         """The same, with the image's q (heads, n, d) at hand."""
         k = self.split(self.k_proj(tokens)) * self.scale
-        return self._spread((q @ k.mT).transpose(0, 1), values)
+        return self._spread(k @ q.mT, keys, values)
 
-    def _spread(self, scores: Tensor, values: Tensor) -> Tensor:
-        """Softmax over the tokens of (n, heads, t), then values and output projection in one product."""
+    def _spread(self, scores: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """keys plus the attention with scores (heads, t, n), a softmax over t: values and output in one product.
+
+        A place's weights add up to 1 in each head, so the bias may ride on the values, a share in each head.
+        """
         v = self.split(self.v_proj(values))
         out = self.out_proj.weight.view(-1, self.heads, v.shape[-1]).permute(1, 2, 0)
-        mixed = (v @ out).flatten(0, 1)
-        return torch.addmm(self.out_proj.bias, torch.softmax(scores, -1).flatten(1), mixed)
+        mixed = (v @ out).flatten(0, 1) + self.out_proj.bias / self.heads
+        return torch.addmm(keys, torch.softmax(scores, 1).flatten(0, 1).mT, mixed)
 
 
 class Token(nn.Module):
@@ -142,10 +148,10 @@ class TwoWayLayer(nn.Module):
         tokens = self.norm2(tokens + seen)
         tokens = self.norm3(tokens + self.mlp["lin2"](F.relu(self.mlp["lin1"](tokens))))
         if self.first:
-            written = write.to_image_projected(image.first_q, tokens + prompt, tokens)
+            keys = write.to_image_projected(image.first_q, keys, tokens + prompt, tokens)
         else:
-            written = write.to_image(keys_pe, tokens + prompt, tokens)
-        return tokens, self.norm4(keys + written)
+            keys = write.to_image(keys_pe, keys, tokens + prompt, tokens)
+        return tokens, self.norm4(keys)
 
 
 class Transformer(nn.Module):
@@ -223,14 +229,18 @@ class MaskDecoder(nn.Module):
         """box (2, C): its embedded corners. Logits (4 h, 4 w) and the predicted IoU ()."""
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight, box])
         tokens, keys = self.transformer(tokens, image)
+        h, w = image.grid
+        wanted = self.output_hypernetworks_mlps[0](tokens[1])
+        flat = torch.cat([self._upscaled(part) @ wanted for part in keys.split(_ROWS_AT_ONCE * w)])
+        logits = flat.view(h, w, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * h, 4 * w)
+        return logits, self.iou_prediction_head(tokens[0])[0]
+
+    def _upscaled(self, keys: Tensor) -> Tensor:
+        """Image places (n, C) to their 4 x 4 children (n * 16, C / 8)."""
         first, norm, act, second, _ = self.output_upscaling
         assert isinstance(first, nn.ConvTranspose2d)
         assert isinstance(second, nn.ConvTranspose2d)
-        fine = act(_double(second, act(norm(_double(first, keys)))))
-        flat = fine @ self.output_hypernetworks_mlps[0](tokens[1])
-        h, w = image.grid
-        logits = flat.view(h, w, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * h, 4 * w)
-        return logits, self.iou_prediction_head(tokens[0])[0]
+        return act(_double(second, act(norm(_double(first, keys)))))  # type: ignore[no-any-return]
 
 
 class PlaceCode(nn.Module):
@@ -303,6 +313,11 @@ class SamDecoder(nn.Module):
 
     def forward(self, image: ImageSide, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """boxes (n, 4) as (r0, c0, r1, c1) in frame pixels, n >= 1: logits (n, 4 h, 4 w), IoU (n,)."""
-        corners = self.prompt_encoder.corners(boxes[:, [1, 0, 3, 2]], self.size)
-        decoded = [self.mask_decoder(corner, image) for corner in corners]
+        decoded = [self.decode_box(image, box) for box in boxes]
         return torch.stack([logits for logits, _ in decoded]), torch.stack([iou for _, iou in decoded])
+
+    def decode_box(self, image: ImageSide, box: Tensor) -> tuple[Tensor, Tensor]:
+        """box (4,) as (r0, c0, r1, c1) in frame pixels: logits (4 h, 4 w), IoU ()."""
+        corners = self.prompt_encoder.corners(box[None, [1, 0, 3, 2]], self.size)[0]
+        logits, iou = self.mask_decoder(corners, image)
+        return logits, iou

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from napari_medsam.model.family import family_frame, prepare_pixels, settle_fami
 from napari_medsam.model.host import EncoderHost
 from napari_medsam.model.preload import preload_torch
 from napari_medsam.model.registry import ModelSpec, find_model
+from napari_medsam.model.threads import map_single_threaded
 from napari_medsam.model.weights import build_decoder, build_encoder, decoder_state, encoder_state, state_hash
 
 if TYPE_CHECKING:
@@ -152,8 +154,13 @@ class MedSAM:
         with torch.inference_mode():
             self._follow_device()
             image = self._image_side(features, key)
-            logits, iou = self._decoder(image, torch.from_numpy(boxes).to(self._decoder_device))
-            return Decoded(logits.float().cpu().numpy(), iou.float().cpu().numpy())
+            on_device = torch.from_numpy(boxes).to(self._decoder_device)
+            if self._decoder_device == "cpu":
+                decoded = map_single_threaded(partial(_decode_box, self._decoder, image), list(on_device))
+                logits, iou = (torch.stack(part) for part in zip(*decoded, strict=True))
+            else:
+                logits, iou = self._decoder(image, on_device)
+            return Decoded(logits.cpu().numpy(), iou.cpu().numpy())
 
     def _follow_device(self) -> None:
         if self._decoder_device != self._host.device:
@@ -174,6 +181,13 @@ class MedSAM:
             while len(self._image_sides) > _KEPT_IMAGE_SIDES:
                 self._image_sides.popitem(last=False)
         return image
+
+
+def _decode_box(decoder: SamDecoder, image: ImageSide, box: Tensor) -> tuple[Tensor, Tensor]:
+    import torch
+
+    with torch.inference_mode():  # a setting of the thread, so each worker enters it
+        return decoder.decode_box(image, box)
 
 
 def build_model(
