@@ -101,7 +101,7 @@ def test_a_decoder_out_of_memory_moves_to_the_cpu(monkeypatch: pytest.MonkeyPatc
     model = fake_model(host)
     monkeypatch.setattr(model, "_follow_device", lambda: None)
     calls = []
-    real = SamDecoder.forward
+    real = SamDecoder.image_side
 
     def failing_once(self: SamDecoder, *args: object) -> object:
         calls.append(host.device)
@@ -109,7 +109,7 @@ def test_a_decoder_out_of_memory_moves_to_the_cpu(monkeypatch: pytest.MonkeyPatc
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(SamDecoder, "forward", failing_once)
+    monkeypatch.setattr(SamDecoder, "image_side", failing_once)
     assert model.decode(FEATURES, BOXES).iou.shape == (2,)
     assert calls == ["cuda", "cpu"]
 
