@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ class History:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._gone: dict[int, ObjectRecord] = {}
+        self._gone: dict[int, list[ObjectRecord]] = defaultdict(list)
         self._revived: set[int] = set()
         self._undone: dict[int, Patch] = {}
         self._places: dict[int, list[Bounds]] = defaultdict(list)
@@ -58,7 +58,7 @@ class History:
         """An object is about to leave the document; undo may bring its pixels back."""
         self.edited()
         if record.extent is not None:
-            self._gone[record.id] = record
+            self._gone[record.id].append(record)
 
     def clear(self) -> None:
         """The labels' own history is gone, with their layer."""
@@ -71,10 +71,11 @@ class History:
         """Compare the document with the pixels and bring it in line with what undo or redo did."""
         vanished = [record.id for record in self._document if not self._stays(record, read)]
         for object_id in vanished:
-            self._gone[object_id] = self._document.remove(object_id)
-        revived = [record for record in self._gone.values() if self._returns(record, read)]
+            self._gone[object_id].append(self._document.remove(object_id))
+        missing = [records for object_id, records in self._gone.items() if object_id not in self._document]
+        revived = [record for records in missing if (record := _returned(records, read)) is not None]
         for record in revived:
-            del self._gone[record.id]
+            self._gone[record.id].remove(record)
             self._revived.add(record.id)
             self._document.restore(record)
         return Found(tuple(revived), tuple(vanished))
@@ -97,9 +98,6 @@ class History:
         if before is not None and still_corrected(replace(record, before=before), _reader(record, read)):
             self._document.update(record.id, before=self._undone.pop(record.id))
 
-    def _returns(self, record: ObjectRecord, read: ReadPlane) -> bool:
-        return record.id not in self._document and _carries(record, read)
-
     def _find_places(self, record: ObjectRecord, read: ReadPlane) -> ObjectRecord:
         """Widen the extent by earlier places that carry the object's label again."""
         extent = record.extent
@@ -110,7 +108,32 @@ class History:
 
 
 def _carries(record: ObjectRecord, read: ReadPlane) -> bool:
-    return record.extent is not None and bool((read(record.plane, record.extent) == record.id).any())
+    return record.extent is not None and _count(record, read) > 0
+
+
+def _returned(records: list[ObjectRecord], read: ReadPlane) -> ObjectRecord | None:
+    """Tell which of the objects that had one label, one after the other, its pixels belong to; None: there are none.
+
+    A label may be painted again after its object was deleted: the smallest extent that holds all pixels is right.
+    """
+    fitting = [record for record in records if _carries(record, read)]
+    if len(fitting) < 2:
+        return fitting[0] if fitting else None
+    whole = reduce(union, (record.extent for record in fitting))
+    assert whole is not None
+    pixels = int(np.count_nonzero(read(fitting[0].plane, whole) == fitting[0].id))
+    return min(fitting, key=lambda record: (_count(record, read) != pixels, _size(record)))
+
+
+def _count(record: ObjectRecord, read: ReadPlane) -> int:
+    assert record.extent is not None
+    return int(np.count_nonzero(read(record.plane, record.extent) == record.id))
+
+
+def _size(record: ObjectRecord) -> int:
+    assert record.extent is not None
+    r0, c0, r1, c1 = record.extent
+    return (r1 - r0) * (c1 - c0)
 
 
 def _reader(record: ObjectRecord, read: ReadPlane) -> ReadRegion:

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Stroke:
-    """One undoable edit by the user: the pixels it changed, one array an axis, and their labels before."""
+    """One undoable edit by the user: the pixels it changed, one array an axis, and their labels before and after.
+
+    A pixel may be listed more than once: the latest change of it first, the earliest last.
+    """
 
     indices: tuple[npt.NDArray[np.intp], ...]
     old: npt.NDArray[np.integer]
+    new: npt.NDArray[np.integer]
 
 
 class MaskLayer:
@@ -87,7 +91,7 @@ class MaskLayer:
 
     def stroke_bounds(self, stroke: Stroke, plane: PlaneKey) -> Bounds | None:
         """Return the bounds of a stroke in one plane; None if it did not touch that plane."""
-        inside = self._inside(stroke, plane)
+        inside = self._inside(stroke.indices, plane)
         if not inside.any():
             return None
         rows = stroke.indices[self._axis(plane.displayed[0])][inside]
@@ -96,18 +100,33 @@ class MaskLayer:
 
     def labels_touched(self, stroke: Stroke) -> set[int]:
         """Labels that lost or gained pixels by the stroke, background left out."""
-        now = np.unique(np.asarray(self.layer.data[stroke.indices]))
-        return {int(label) for label in np.concatenate([now, np.unique(stroke.old)]) if label}
+        return {int(label) for label in np.union1d(stroke.old, stroke.new) if label}
 
     def before(self, stroke: Stroke, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
         """Return the labels of a region as they were before the stroke: (h, w)."""
+        return self._with(stroke.indices, stroke.old, plane, bounds)
+
+    def after(self, stroke: Stroke, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+        """Return the labels of a region as they are after the stroke: (h, w).
+
+        napari tells of a stroke before or after it changes the data, depending on the tool.
+        """
+        return self._with(tuple(axis[::-1] for axis in stroke.indices), stroke.new[::-1], plane, bounds)
+
+    def _with(
+        self,
+        indices: tuple[npt.NDArray[np.intp], ...],
+        values: npt.NDArray[np.integer],
+        plane: PlaneKey,
+        bounds: Bounds,
+    ) -> npt.NDArray[np.integer]:
+        """Read a region and set those of the pixels that lie in it; of a pixel listed twice the last entry holds."""
         region = self.read(plane, bounds)
-        rows = stroke.indices[self._axis(plane.displayed[0])] - bounds[0]
-        cols = stroke.indices[self._axis(plane.displayed[1])] - bounds[1]
-        inside = self._inside(stroke, plane) & (rows >= 0) & (cols >= 0)
+        rows = indices[self._axis(plane.displayed[0])] - bounds[0]
+        cols = indices[self._axis(plane.displayed[1])] - bounds[1]
+        inside = self._inside(indices, plane) & (rows >= 0) & (cols >= 0)
         inside &= (rows < region.shape[0]) & (cols < region.shape[1])
-        # A pixel may be listed more than once; the stroke keeps the oldest entry last.
-        region[rows[inside], cols[inside]] = stroke.old[inside]
+        region[rows[inside], cols[inside]] = values[inside]
         return region
 
     # ---------------------------------------------------------------------------------------------------------
@@ -137,10 +156,10 @@ class MaskLayer:
         arrays[self._axis(plane.displayed[1])] = cols
         return tuple(arrays[axis] for axis in range(self.layer.data.ndim))
 
-    def _inside(self, stroke: Stroke, plane: PlaneKey) -> npt.NDArray[np.bool_]:
-        inside = np.ones(stroke.old.shape, dtype=bool)
+    def _inside(self, indices: tuple[npt.NDArray[np.intp], ...], plane: PlaneKey) -> npt.NDArray[np.bool_]:
+        inside = np.ones(indices[0].shape, dtype=bool)
         for axis, position in self._fixed(plane).items():
-            inside &= stroke.indices[axis] == position
+            inside &= indices[axis] == position
         return inside
 
     def _on_paint(self, event: Any) -> None:
@@ -149,26 +168,28 @@ class MaskLayer:
         touched = [_touched(atom) for atom in reversed(event.value)]
         if not touched:
             return
-        indices = tuple(np.concatenate(parts) for parts in zip(*(entry[0] for entry in touched), strict=True))
-        self.painted.emit(Stroke(indices, np.concatenate([entry[1] for entry in touched])))
+        indices = tuple(
+            np.concatenate(parts) for parts in zip(*(stroke.indices for stroke in touched), strict=True)
+        )
+        old = np.concatenate([stroke.old for stroke in touched])
+        self.painted.emit(Stroke(indices, old, np.concatenate([stroke.new for stroke in touched])))
 
     def _on_set_data(self) -> None:
         if not self._writing:
             self.refreshed.emit()
 
 
-def _touched(atom: Any) -> tuple[tuple[npt.NDArray[np.intp], ...], npt.NDArray[np.integer]]:
-    """Bring one entry of a napari paint event to (indices, labels before); it lists masks or plain indices."""
+def _touched(atom: Any) -> Stroke:
+    """Bring one entry of a napari paint event to a stroke; it lists masks or plain indices."""
     if not hasattr(atom, "slice_key"):
         indices = tuple(np.asarray(axis).ravel() for axis in atom[0])
-        return indices, np.broadcast_to(np.asarray(atom[1]).ravel(), indices[0].shape)
+        old, new = (np.broadcast_to(np.asarray(values).ravel(), indices[0].shape) for values in atom[1:3])
+        return Stroke(indices, old, new)
     starts = [int(part.start) for part in atom.slice_key]
     shape = tuple(int(part.stop) - int(part.start) for part in atom.slice_key)
     mask = np.ones(shape, dtype=bool) if atom.mask is None else np.asarray(atom.mask).reshape(shape)
     inside = np.nonzero(mask)
-    old = (
-        np.asarray(atom.old_values).reshape(shape)[inside]
-        if atom.mask is None
-        else np.asarray(atom.old_values)
-    )
-    return tuple(axis + start for axis, start in zip(inside, starts, strict=True)), old
+    old = np.asarray(atom.old_values)
+    old = old.reshape(shape)[inside] if atom.mask is None else old
+    indices = tuple(axis + start for axis, start in zip(inside, starts, strict=True))
+    return Stroke(indices, old, np.full(old.shape, atom.new_value, dtype=np.int64))

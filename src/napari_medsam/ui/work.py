@@ -304,7 +304,7 @@ class Work:
         for label in touched:
             record = self.document.get(label)
             if record is None:
-                if label in np.unique(self.masks.read(key, bounds)):
+                if (self.masks.after(stroke, key, bounds) == label).any():
                     empty = Patch(bounds[0], bounds[1], np.zeros((0, 0), dtype=bool))
                     self.document.add(key, None, self.choices.class_id, label)
                     self.document.update(label, before=empty, extent=bounds)
@@ -316,7 +316,10 @@ class Work:
             before = record.before
             if before is None:
                 before = note_stroke(
-                    record, self.masks.read(key, extent), self.masks.before(stroke, key, extent), extent
+                    record,
+                    self.masks.after(stroke, key, extent),
+                    self.masks.before(stroke, key, extent),
+                    extent,
                 )
             if before is not None:
                 self.session.withdraw(self.document, label)
