@@ -1,0 +1,121 @@
+"""A model without a network, for the session and the window: quick, predictable, and it can be held up."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from napari_medsam.image.field import Frame
+
+PATIENCE_S = 20.0
+SIDE = 256
+
+
+@dataclass(frozen=True)
+class FakeEncoded:
+    features: np.ndarray
+    precision: str
+
+
+@dataclass(frozen=True)
+class FakeDecoded:
+    logits: np.ndarray
+    iou: np.ndarray
+
+
+@dataclass(eq=False)
+class FakeMedSAM:
+    """What `MedSAM` offers. A mask fills its box; with `look`, only where the image is bright inside the box.
+
+    `gate`: while it is not set, an encode waits; `encoding` is set as soon as one has begun. `encoded` holds every
+    prepared tensor, `decoded` every box as (r0, c0, r1, c1) in frame pixels. `encode_error` and `decode_error` are
+    raised once each.
+    """
+
+    name: str = "fake"
+    look: bool = False
+    encoder_hash: str = "e" * 64
+    decoder_hash: str = "d" * 64
+    precision: str = "fake-float32"
+    device: str = "cpu"
+    spec: Any = None
+    prompts: frozenset[str] = frozenset({"box"})
+    frame: Frame = field(default_factory=Frame)
+    gate: threading.Event = field(default_factory=threading.Event)
+    encoding: threading.Event = field(default_factory=threading.Event)
+    encoded: list[np.ndarray] = field(default_factory=list)
+    decoded: list[tuple[float, ...]] = field(default_factory=list)
+    encode_error: Exception | None = None
+    decode_error: Exception | None = None
+    iou: float = 0.9
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def hold(self) -> None:
+        """Let the next encode wait until `release`."""
+        self.encoding.clear()
+        self.gate.clear()
+
+    def release(self) -> None:
+        self.gate.set()
+
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        prepared = np.zeros((3, self.frame.size, self.frame.size), np.float32)
+        prepared[:, : pixels.shape[0], : pixels.shape[1]] = pixels.transpose(2, 0, 1) / np.float32(255)
+        return prepared
+
+    def encode(self, prepared: np.ndarray) -> FakeEncoded:
+        self.encoded.append(prepared)
+        self.encoding.set()
+        assert self.gate.wait(PATIENCE_S), "nobody released the encoder"
+        error, self.encode_error = self.encode_error, None
+        if error is not None:
+            raise error
+        features = np.zeros((SIDE, 64, 64), np.float16)
+        features[:16] = prepared.mean(axis=0).reshape(64, 4, 64, 4).transpose(1, 3, 0, 2).reshape(16, 64, 64)
+        return FakeEncoded(features, self.precision)
+
+    def decode(self, features: np.ndarray, boxes: np.ndarray, *, key: str | None = None) -> FakeDecoded:
+        assert features.shape == (SIDE, 64, 64)
+        assert key
+        self.decoded.extend(tuple(float(edge) for edge in box) for box in boxes)
+        error, self.decode_error = self.decode_error, None
+        if error is not None:
+            raise error
+        seen = np.ones((SIDE, SIDE), bool)
+        if self.look:
+            grey = features[:16].reshape(4, 4, 64, 64).transpose(2, 0, 3, 1).reshape(SIDE, SIDE)
+            seen = grey > 0.5
+        logits = np.full((len(boxes), SIDE, SIDE), -1, np.float32)
+        centres = np.arange(SIDE) + 0.5
+        for image, (r0, c0, r1, c1) in zip(logits, boxes, strict=True):
+            inside = ((r0 <= centres) & (centres < r1))[:, None] & ((c0 <= centres) & (centres < c1))[None]
+            image[inside & seen] = 1
+        return FakeDecoded(logits, np.full(len(boxes), self.iou, np.float32))
+
+
+@dataclass(eq=False)
+class FakeLoader:
+    """What `Session` loads models with: gives the models by name, and keeps what it was asked for.
+
+    `errors` are raised first, one a call. While `gate` is not set, a load waits.
+    """
+
+    models: dict[str, FakeMedSAM]
+    errors: list[Exception] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def __call__(self, name: str, **_options: Any) -> FakeMedSAM:
+        self.asked.append(name)
+        assert self.gate.wait(PATIENCE_S), "nobody let the loader go on"
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.models[name]

@@ -1,0 +1,355 @@
+"""Boxes drawn, moved, resized and deleted, with the mouse and by scripts: which masks change, and which do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Shapes
+from qtpy.QtCore import Qt
+from ui_desk import Desk, corners, filled
+
+from napari_medsam.ui.pointer import Pointer
+
+A, B, C = (40, 60, 120, 180), (150, 20, 220, 90), (150, 120, 200, 240)
+
+
+def near(box: tuple[float, ...], expected: tuple[float, ...], pixels: float = 1.0) -> bool:
+    """The mouse hits whole canvas pixels, so a box it draws is right to about one."""
+    return np.allclose(box, expected, atol=pixels)
+
+
+def edges(mask: np.ndarray) -> tuple[int, ...]:
+    """The half-open bounds of a mask that must be a filled rectangle."""
+    rows, cols = np.nonzero(mask)
+    found = (rows.min(), cols.min(), rows.max() + 1, cols.max() + 1)
+    assert np.array_equal(mask, filled(mask.shape, found))
+    return tuple(int(edge) for edge in found)
+
+
+class TestMouse:
+    def test_a_drawn_box_decodes_that_object_only_and_fills_its_pixels(
+        self, mouse_desk: Desk, image: np.ndarray
+    ) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.dock.draw.click()
+        hand = Pointer(desk.viewer)
+
+        hand.drag([(39.5, 59.5), (119.5, 179.5)])
+        desk.wait(lambda: desk.painted == [1])
+        assert len(desk.model.decoded) == 1
+        assert near(desk.model.decoded[0], A)
+        assert near(edges(desk.mask(1)), A)
+
+        first = desk.labels.data.copy()
+        hand.drag([(149.5, 19.5), (219.5, 89.5)])
+        desk.wait(lambda: desk.painted == [1, 2])
+        assert len(desk.model.decoded) == 2
+        assert near(edges(desk.mask(2)), B)
+        assert np.array_equal(desk.labels.data == 1, first == 1)
+        assert len(desk.model.encoded) == 1
+
+    def test_moving_and_resizing_change_that_mask_only(self, mouse_desk: Desk, image: np.ndarray) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.add_boxes(A, B)
+        other = desk.mask(2)
+        desk.shapes.mode = "select"
+        hand = Pointer(desk.viewer)
+
+        hand.drag([(80, 100), (95, 110)])
+        desk.wait(lambda: desk.painted == [1, 2, 1])
+        assert near(edges(desk.mask(1)), (55, 70, 135, 190), 1.5)
+        assert np.array_equal(desk.mask(2), other)
+
+        r1, c1 = edges(desk.mask(1))[2:]
+        hand.drag([(r1 - 0.5, c1 - 0.5), (r1 - 20.5, c1 - 30.5)])
+        desk.wait(lambda: desk.painted == [1, 2, 1, 1])
+        assert near(edges(desk.mask(1)), (55, 70, r1 - 20, c1 - 30), 2)
+        assert np.array_equal(desk.mask(2), other)
+        assert len(desk.model.decoded) == 4
+
+    def test_nothing_is_decoded_while_the_mouse_still_drags(
+        self, mouse_desk: Desk, image: np.ndarray
+    ) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.dock.draw.click()
+        hand = Pointer(desk.viewer)
+        hand.press((40, 60))
+        for step in range(1, 10):
+            hand.move((40 + 8 * step, 60 + 8 * step))
+        desk.settle()
+        assert desk.model.decoded == []
+        hand.release((112, 132))
+        desk.wait(lambda: desk.painted == [1])
+
+    def test_a_copy_pasted_by_keys_is_a_new_object(self, mouse_desk: Desk, image: np.ndarray) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.add_boxes(A)
+        desk.viewer.layers.selection.active = desk.shapes
+        desk.shapes.mode = "select"
+        desk.shapes.selected_data = {0}
+        canvas = Pointer(desk.viewer).canvas
+        desk.qtbot.keyClick(canvas, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
+        desk.qtbot.keyClick(canvas, Qt.Key.Key_V, Qt.KeyboardModifier.ControlModifier)
+        desk.wait(lambda: 2 in desk.painted)
+        assert list(desk.shapes.features["object"]) == [1, 2]
+        desk.move_box(2, C)
+        assert np.array_equal(desk.mask(1), filled(image.shape, A))
+        assert np.array_equal(desk.mask(2), filled(image.shape, C))
+
+    def test_a_click_without_a_drag_is_no_object(self, mouse_desk: Desk, image: np.ndarray) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.dock.draw.click()
+        hand = Pointer(desk.viewer)
+        hand.drag([(80, 80)])
+        desk.settle()
+        assert desk.ids == []
+        assert desk.shapes.nshapes == 0
+        assert "drag" in desk.said[-1].lower()
+        hand.drag([(39.5, 59.5), (119.5, 179.5)])
+        desk.wait(lambda: desk.painted == [1])
+
+    @pytest.mark.parametrize("tool", ["add_rectangle", "add_polygon", "add_ellipse"])
+    def test_a_shape_drawn_outside_is_refused_and_the_tool_still_works(
+        self, mouse_desk: Desk, image: np.ndarray, tool: str
+    ) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.dock.draw.click()
+        desk.shapes.mode = tool
+        desk.viewer.scene.camera.zoom /= 3
+        hand = Pointer(desk.viewer)
+
+        def draw(*points: tuple[float, float]) -> None:
+            if tool != "add_polygon":
+                hand.drag([points[0], points[2]])
+                return
+            for point in points:
+                hand.move(point)
+                hand.drag([point])
+            desk.qtbot.keyClick(hand.canvas, Qt.Key.Key_Escape)
+
+        draw((-200, -200), (-200, -100), (-100, -100), (-100, -200))
+        desk.settle()
+        assert desk.shapes.nshapes == 0
+        assert "outside" in desk.said[-1]
+
+        draw((40, 60), (40, 180), (120, 180), (120, 60))
+        desk.wait(lambda: len(desk.painted) == 1)
+        assert desk.shapes.nshapes == 1
+
+
+class TestScripts:
+    def test_deleting_takes_that_mask_and_gives_back_what_lay_beneath(
+        self, desk: Desk, image: np.ndarray
+    ) -> None:
+        desk.open(image)
+        desk.dock.overlaps.value = "Later wins"
+        below, above = (40, 60, 120, 180), (80, 100, 160, 200)
+        desk.add_boxes(below)
+        desk.add_boxes(above)
+        assert np.array_equal(desk.mask(2), filled(image.shape, above))
+        assert not desk.mask(1)[100, 120]
+        desk.delete_box(2)
+        assert np.array_equal(desk.mask(1), filled(image.shape, below))
+        assert not desk.mask(2).any()
+        assert desk.ids == [1]
+        assert len(desk.model.decoded) == 2
+
+    @pytest.mark.parametrize(
+        ("edges", "reason"),
+        [((50, 50, 50, 90), "no area"), ((50, 50, 90, 50), "no area"), ((300, 10, 340, 60), "outside")],
+    )
+    def test_a_box_that_cannot_be_used_is_taken_off_with_a_message(
+        self, desk: Desk, image: np.ndarray, edges: tuple[float, ...], reason: str
+    ) -> None:
+        desk.open(image)
+        desk.add_boxes(A, edges, B)
+        assert reason in desk.said[-1]
+        assert desk.shapes.nshapes == 2
+        assert list(desk.shapes.features["object"]) == [1, 2]
+        assert np.array_equal(desk.mask(1), filled(image.shape, A))
+        assert np.array_equal(desk.mask(2), filled(image.shape, B))
+
+    def test_a_box_over_the_edge_is_clipped(self, desk: Desk, image: np.ndarray) -> None:
+        desk.open(image)
+        desk.add_boxes((-20, 200, 40, 300))
+        assert np.array_equal(desk.mask(1), filled(image.shape, (0, 200, 40, 256)))
+
+    def test_moving_a_box_outside_tells_and_keeps_its_mask(self, desk: Desk, image: np.ndarray) -> None:
+        desk.open(image)
+        desk.add_boxes(A)
+        before = desk.labels.data.copy()
+        desk.move_box(1, (300, 300, 340, 340), wait=False)
+        assert "outside" in desk.said[-1]
+        assert desk.work.document[1].problem
+        assert np.array_equal(desk.labels.data, before)
+        desk.move_box(1, B)
+        assert np.array_equal(desk.mask(1), filled(image.shape, B))
+        assert desk.work.document[1].problem is None
+
+    def test_the_middle_one_of_three_goes_and_the_others_keep_their_ids(
+        self, desk: Desk, image: np.ndarray
+    ) -> None:
+        desk.open(image)
+        desk.add_boxes(A, B, C)
+        desk.delete_box(2)
+        assert list(desk.shapes.features["object"]) == [1, 3]
+        desk.move_box(3, B)
+        assert np.array_equal(desk.mask(3), filled(image.shape, B))
+        assert np.array_equal(desk.mask(1), filled(image.shape, A))
+
+    def test_shapes_brought_to_the_front_or_back_stay_their_objects(
+        self, desk: Desk, image: np.ndarray
+    ) -> None:
+        desk.open(image)
+        desk.add_boxes(A, B, C)
+        desk.shapes.selected_data = {0}
+        desk.shapes.move_to_front()
+        desk.shapes.selected_data = {2}
+        desk.shapes.move_to_back()
+        desk.move_box(1, (10, 10, 30, 30))
+        assert np.array_equal(desk.mask(1), filled(image.shape, (10, 10, 30, 30)))
+        assert np.array_equal(desk.mask(3), filled(image.shape, C))
+
+    def test_lines_and_paths_are_no_prompts(self, desk: Desk, image: np.ndarray) -> None:
+        desk.open(image)
+        desk.add_boxes(A)
+        desk.shapes.add_lines(np.array([[10.0, 10], [80, 80]]))
+        desk.shapes.add_paths(np.array([[10.0, 10], [80, 80], [20, 90]]))
+        desk.settle()
+        assert desk.ids == [1]
+        assert desk.said == []
+        desk.add_boxes(B)
+        assert desk.ids == [1, 2]
+        assert list(desk.shapes.features["object"]) == [1, 0, 0, 2]
+
+    def test_polygons_and_ellipses_prompt_with_the_box_around_them(
+        self, desk: Desk, image: np.ndarray
+    ) -> None:
+        desk.open(image)
+        desk.dock.draw.click()
+        desk.shapes.add_polygons(np.array([[39.5, 100], [119.5, 59.5], [100, 179.5]]))
+        desk.shapes.add_ellipses(corners(B))
+        desk.wait(lambda: set(desk.painted) == {1, 2})
+        assert np.array_equal(desk.mask(1), filled(image.shape, A))
+        assert np.array_equal(desk.mask(2), filled(image.shape, B))
+
+    def test_many_boxes_at_once_are_encoded_once_and_decoded_once_each(
+        self, desk: Desk, image: np.ndarray
+    ) -> None:
+        desk.open(image)
+        boxes = [(r, c, r + 20, c + 20) for r in range(0, 240, 40) for c in range(0, 240, 40)]
+        ids = desk.add_boxes(*boxes)
+        assert len(ids) == 36
+        assert len(desk.model.decoded) == 36
+        assert len(desk.model.encoded) == 1
+        assert all(
+            np.array_equal(desk.mask(object_id), filled(image.shape, box))
+            for object_id, box in zip(ids, boxes, strict=True)
+        )
+
+
+class TestClasses:
+    def test_number_keys_choose_the_class_of_what_is_drawn_next(
+        self, mouse_desk: Desk, image: np.ndarray
+    ) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.dock.draw.click()
+        hand = Pointer(desk.viewer)
+        hand.drag([(39.5, 59.5), (119.5, 179.5)])
+        desk.wait(lambda: desk.painted == [1])
+        desk.qtbot.keyClick(hand.canvas, Qt.Key.Key_3)
+        hand.drag([(149.5, 19.5), (219.5, 89.5)])
+        desk.wait(lambda: desk.painted == [1, 2])
+        desk.qtbot.keyClick(hand.canvas, Qt.Key.Key_1)
+        hand.drag([(149.5, 119.5), (199.5, 239.5)])
+        desk.wait(lambda: desk.painted == [1, 2, 3])
+        assert [record.class_id for record in desk.work.document] == [1, 3, 1]
+
+    def test_number_keys_change_the_class_of_the_selection(self, mouse_desk: Desk, image: np.ndarray) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.add_boxes(A, B)
+        desk.viewer.layers.selection.active = desk.shapes
+        desk.shapes.mode = "select"
+        desk.shapes.selected_data = {1}
+        desk.qtbot.keyClick(Pointer(desk.viewer).canvas, Qt.Key.Key_2)
+        assert [record.class_id for record in desk.work.document] == [1, 2]
+        assert list(desk.shapes.features["class_id"]) == [1, 2]
+        assert desk.model.decoded == [A, B]
+
+    def test_the_class_chosen_in_the_dock_is_that_of_the_next_box(
+        self, desk: Desk, image: np.ndarray
+    ) -> None:
+        desk.open(image)
+        desk.add_boxes(A)
+        desk.dock.classes.add.click()
+        desk.add_boxes(B)
+        desk.add_boxes(C)
+        assert [record.class_id for record in desk.work.document] == [1, 2, 2]
+
+    def test_a_mask_that_arrives_does_not_take_the_class_back(self, desk: Desk, image: np.ndarray) -> None:
+        desk.model.hold()
+        desk.viewer.add_image(image)
+        desk.add_boxes(A, wait=False)
+        desk.work.choose_class(2)
+        desk.model.release()
+        desk.wait(lambda: desk.painted == [1])
+        desk.shapes.add_rectangles([corners(B)])
+        assert [record.class_id for record in desk.work.document] == [1, 2]
+
+    def test_a_renamed_class_is_written_beside_its_boxes(self, desk: Desk, image: np.ndarray) -> None:
+        desk.open(image)
+        desk.add_boxes(A)
+        desk.settle()
+        desk.dock.classes.list.item(0).setText("gland")
+        assert desk.work.document.class_of(1).name == "gland"
+        assert desk.shapes.features["label"][0] == "1 gland 0.90"
+        desk.wait(lambda: desk.dock.objects.item(0, 1).text() == "gland")
+
+
+class TestOwnShapesLayer:
+    @pytest.fixture
+    def own(self, desk: Desk, image: np.ndarray) -> Shapes:
+        desk.open(image)
+        return desk.viewer.add_shapes(
+            [corners(A), corners(B)], shape_type="rectangle", features={"note": ["x", "y"]}, name="mine"
+        )
+
+    def test_the_selected_layer_is_used_and_its_boxes_become_objects(
+        self, desk: Desk, own: Shapes, image: np.ndarray
+    ) -> None:
+        desk.viewer.layers.selection.active = own
+        desk.dock.draw.click()
+        desk.wait(lambda: set(desk.painted) == {1, 2})
+        assert desk.shapes is own
+        assert [type(layer).__name__ for layer in desk.viewer.layers] == ["Image", "Labels", "Shapes"]
+        assert list(own.features["note"]) == ["x", "y"]
+        assert np.array_equal(desk.mask(1), filled(image.shape, A))
+        desk.add_boxes(C)
+        assert np.array_equal(desk.mask(3), filled(image.shape, C))
+        assert list(own.features["object"]) == [1, 2, 3]
+
+    def test_a_layer_that_is_not_selected_is_left_alone(self, desk: Desk, own: Shapes) -> None:
+        desk.viewer.layers.selection.active = desk.work.image
+        desk.dock.draw.click()
+        assert desk.shapes is not own
+        assert "object" not in own.features
+
+    def test_another_layer_can_take_over_and_the_old_boxes_keep_their_masks(
+        self, desk: Desk, own: Shapes, image: np.ndarray
+    ) -> None:
+        desk.viewer.layers.selection.active = desk.work.image
+        desk.add_boxes(C)
+        desk.viewer.layers.selection.active = own
+        desk.dock.draw.click()
+        desk.wait(lambda: set(desk.painted) == {1, 2, 3})
+        assert desk.shapes is own
+        assert np.array_equal(desk.mask(1), filled(image.shape, C))
+        assert list(own.features["object"]) == [2, 3]

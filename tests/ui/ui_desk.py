@@ -1,0 +1,140 @@
+"""A desk to work at: a viewer, the dock with a quick model, and what the dock's controller said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fake_medsam import FakeLoader, FakeMedSAM
+from napari.layers import Image, Labels, Shapes
+from qtpy.QtCore import QTimer
+
+from napari_medsam.embedding.cache import EmbeddingCache
+from napari_medsam.ui.dock import MedSAMDock
+from napari_medsam.ui.work import Work
+
+BoxEdges = Sequence[float]
+TIMEOUT_MS = 15_000
+
+
+class Desk:
+    """One viewer with the dock, and everything the dock's controller ever said."""
+
+    def __init__(self, viewer: Any, qtbot: Any, folder: Path, loader: FakeLoader, **options: Any) -> None:
+        self.viewer = viewer
+        self.qtbot = qtbot
+        self.loader = loader
+        self.folder = folder
+        self.dock = MedSAMDock(viewer, load=loader, cache=EmbeddingCache(folder / "embeddings"), **options)
+        viewer.window.add_dock_widget(self.dock, name="MedSAM", area="right")
+        self.controller = self.dock.controller
+        self.session = self.controller.session
+        self.said: list[str] = []
+        self.statuses: list[str] = []
+        self.painted: list[int] = []
+        self.shown: list[tuple[Any, bool]] = []
+        self.controller.said.connect(self.said.append)
+        self.controller.status.connect(self.statuses.append)
+        self.controller.painted.connect(self.painted.append)
+        self.session.shown.connect(lambda plane, hit: self.shown.append((plane, hit)))
+        self.wait(lambda: bool(loader.asked))  # the dock begins a moment after its window is up
+
+    @property
+    def model(self) -> FakeMedSAM:
+        return self.loader.models[self.session.settings.model]
+
+    @property
+    def work(self) -> Work:
+        assert self.controller.work is not None
+        return self.controller.work
+
+    @property
+    def shapes(self) -> Shapes:
+        assert self.work.prompts is not None
+        return self.work.prompts.layer
+
+    @property
+    def labels(self) -> Labels:
+        assert self.work.masks is not None
+        return self.work.masks.layer
+
+    @property
+    def ids(self) -> list[int]:
+        return [record.id for record in self.work.document]
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        self.qtbot.waitUntil(condition, timeout=TIMEOUT_MS)
+
+    def open(self, data: Any, **options: Any) -> Image:
+        """Add an image and wait until its plane on screen is embedded."""
+        before = len(self.shown)
+        layer = self.viewer.add_image(data, **options)
+        self.wait(lambda: len(self.shown) > before)
+        return layer
+
+    def add_boxes(self, *boxes: BoxEdges, wait: bool = True) -> list[int]:
+        """Add rectangles by their plane edges (r0, c0, r1, c1), as a script would; wait for their masks."""
+        if self.work.prompts is None:
+            self.dock.draw.click()
+        known = set(self.ids)
+        self.shapes.add_rectangles([corners(box, self.shapes.ndim) for box in boxes])
+        new = [object_id for object_id in self.ids if object_id not in known]
+        if wait:
+            self.wait(lambda: set(new) <= set(self.painted))
+        return new
+
+    def move_box(self, object_id: int, box: BoxEdges, *, wait: bool = True) -> None:
+        """Give an object's shape other corners, as a script would, and wait for its new mask."""
+        row = list(self.shapes.features["object"]).index(object_id)
+        before = len(self.painted)
+        data = list(self.shapes.data)
+        data[row] = corners(box, self.shapes.ndim)
+        self.shapes.data = data
+        if wait:
+            self.wait(lambda: object_id in self.painted[before:])
+
+    def delete_box(self, object_id: int) -> None:
+        row = list(self.shapes.features["object"]).index(object_id)
+        self.shapes.selected_data = {row}
+        self.shapes.remove_selected()
+
+    def paint(self, label: int, rows: slice, cols: slice) -> None:
+        """Change a rectangle of the labels on screen as one undoable step, as the brush does."""
+        grid = np.mgrid[rows, cols].reshape(2, -1)
+        fixed = [np.full(grid.shape[1], int(step)) for step in self.viewer.dims.current_step[:-2]]
+        self.labels.data_setitem((*fixed[len(fixed) + 2 - self.labels.ndim :], *grid), label)
+
+    def settle(self) -> None:
+        """Let every queued call and timer of the controller run."""
+        done: list[bool] = []
+        QTimer.singleShot(150, lambda: done.append(True))  # the controller's own timers wait 80 ms
+        self.wait(lambda: bool(done))
+
+    def undo(self) -> None:
+        self.labels.undo()
+        self.settle()
+
+    def redo(self) -> None:
+        self.labels.redo()
+        self.settle()
+
+    def mask(self, object_id: int) -> np.ndarray:
+        return np.asarray(self.labels.data) == object_id
+
+
+def corners(box: BoxEdges, ndim: int = 2, at: Sequence[float] = ()) -> np.ndarray:
+    """The corners (4, ndim) of plane edges in napari's data coordinates: pixel i has its centre at i."""
+    r0, c0, r1, c1 = (edge - 0.5 for edge in box)
+    flat = np.array([[r0, c0], [r0, c1], [r1, c1], [r1, c0]])
+    lead = np.zeros((4, ndim - 2)) + np.asarray(at if len(at) else [0.0] * (ndim - 2))
+    return np.concatenate([lead, flat], axis=1)
+
+
+def filled(shape: tuple[int, ...], box: BoxEdges) -> np.ndarray:
+    """A mask (H, W) that fills a box with whole edges."""
+    mask = np.zeros(shape, bool)
+    r0, c0, r1, c1 = (int(edge) for edge in box)
+    mask[r0:r1, c0:c1] = True
+    return mask
