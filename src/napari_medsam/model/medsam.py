@@ -175,7 +175,9 @@ class MedSAM:
             self._image_sides.move_to_end(key)
             return self._image_sides[key]
         tensor = torch.from_numpy(features.astype(np.float32)).to(self._decoder_device)
-        image: ImageSide = self._decoder.image_side(tensor)
+        make = self._decoder.image_side
+        on_cpu = self._decoder_device == "cpu"
+        image = map_single_threaded(make, [tensor])[0] if on_cpu else make(tensor)
         if key is not None:
             self._image_sides[key] = image
             while len(self._image_sides) > _KEPT_IMAGE_SIDES:
