@@ -32,7 +32,7 @@ class BoxFiller:
     hit: bool = False
 
     def predict(self, plane: Plane, boxes: list, contrast: Contrast, region: str) -> list[Prediction]:
-        assert region == "whole"
+        assert region == "auto"
         self._note(plane, contrast)
         return [_filled(box, plane) for box in boxes_in_plane(boxes, plane.shape)]
 
@@ -233,7 +233,7 @@ def test_the_built_in_model_finds_the_coins(tmp_path: Path, capsys: pytest.Captu
         disc = np.pi / 4 * (r1 - r0) * (c1 - c0)
         assert np.count_nonzero(labels == label) == pytest.approx(disc, rel=0.15)
     assert capsys.readouterr().out.count("predicted IoU 0.9") == len(boxes)
-    assert EmbeddingCache().stats().entries == 1
+    assert EmbeddingCache().stats().entries > 1  # a field for each coin that lies apart
 
 
 # embed, models, cache

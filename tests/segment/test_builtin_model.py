@@ -58,9 +58,9 @@ def test_a_cached_embedding_gives_the_same_masks(
     image, objects = coins
     boxes = [bbox_of(mask) for mask in objects]
     keeping = Segmenter(segmenter.model, EmbeddingCache(tmp_path))
-    fresh = keeping.segment(image, boxes)  # type: ignore[arg-type]
+    fresh = keeping.segment(image, boxes, field="whole")  # type: ignore[arg-type]
     reading = Segmenter(segmenter.model, EmbeddingCache(tmp_path))
-    np.testing.assert_array_equal(reading.segment(image, boxes), fresh)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(reading.segment(image, boxes, field="whole"), fresh)  # type: ignore[arg-type]
     assert reading.cache is not None
     assert reading.cache.stats().entries == 1
 

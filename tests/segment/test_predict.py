@@ -30,7 +30,7 @@ def _filled(shape: tuple[int, int], box: Any) -> np.ndarray:
 
 
 def test_segment_gives_one_mask_for_each_box(model: Any, image: np.ndarray) -> None:
-    masks = Segmenter(model).segment(image, BOXES)
+    masks = Segmenter(model).segment(image, BOXES, field="whole")
     assert (masks.shape, masks.dtype) == ((2, 300, 400), bool)
     for mask, box in zip(masks, BOXES, strict=True):
         assert (mask != _filled((300, 400), box)).sum() <= 2 * (mask.shape[0] + mask.shape[1])
@@ -55,7 +55,7 @@ def test_no_boxes_cost_no_encode(model: Any, image: np.ndarray) -> None:
 
 def test_predictions_are_tight_and_know_where_they_come_from(model: Any, image: np.ndarray) -> None:
     segmenter, plane = Segmenter(model), Plane.from_array(image)
-    first, second = segmenter.predict(plane, [Box(*BOXES[0]), Box(*BOXES[1])])
+    first, second = segmenter.predict(plane, [Box(*BOXES[0]), Box(*BOXES[1])], field="whole")
     assert (first.iou, second.iou) == pytest.approx((0.9, 0.5))
     assert first.box == Box(*BOXES[0])
     assert (first.field, first.key) == (whole_field((300, 400)), segmenter.embed(plane).key)
@@ -89,20 +89,20 @@ def test_a_field_can_be_chosen(model: Any, image: np.ndarray) -> None:
 
 
 def test_the_cache_saves_the_second_encode(model: Any, image: np.ndarray, tmp_path: Path) -> None:
-    once = Segmenter(model, EmbeddingCache(tmp_path)).segment(image, BOXES)
-    again = Segmenter(model, EmbeddingCache(tmp_path)).segment(image, BOXES)
+    once = Segmenter(model, EmbeddingCache(tmp_path)).segment(image, BOXES, field="whole")
+    again = Segmenter(model, EmbeddingCache(tmp_path)).segment(image, BOXES, field="whole")
     np.testing.assert_array_equal(once, again)
     assert len(model.encoded) == 1
-    Segmenter(model, EmbeddingCache(tmp_path)).segment(image, BOXES, contrast="0,100")
+    Segmenter(model, EmbeddingCache(tmp_path)).segment(image, BOXES, contrast="0,100", field="whole")
     assert len(model.encoded) == 2
 
 
 def test_contrast_and_channels_reach_the_encoder(model: Any, image: np.ndarray) -> None:
     stack = np.stack([image, np.full_like(image, 9), image // 2])
     segmenter = Segmenter(model)
-    segmenter.segment(stack, BOXES, contrast="0,255", channel_axis=0, channels=[1])
+    segmenter.segment(stack, BOXES, contrast="0,255", channel_axis=0, channels=[1], field="whole")
     assert np.unique(model.encoded[0][:, :192, :256]).tolist() == [np.float32(9 / 255)]
-    segmenter.segment(Plane.from_array(image), BOXES, Contrast(mode="window", window=(0.0, 1.0)))
+    segmenter.segment(Plane.from_array(image), BOXES, Contrast(mode="window", window=(0.0, 1.0)), "whole")
     assert model.encoded[1].max() == 1
 
 

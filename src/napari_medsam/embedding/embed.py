@@ -49,6 +49,7 @@ class FieldRequest:
 
     `field` None means the whole plane. A lower `priority` goes first. `generation` is the asker's own number:
     it comes back with the embedding, so that a late result of an older question can be told and dropped.
+    `window` spares resolving the contrast again on a large plane; None resolves it.
     """
 
     plane: Plane
@@ -56,6 +57,7 @@ class FieldRequest:
     field: Field | None = None
     priority: int = 0
     generation: int = 0
+    window: Window | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ def embed(
     plane = request.plane
     field = whole_field(plane.shape) if request.field is None else request.field
     with _failures_as(ImageError, f"Image {plane.name!r} cannot be read at {_place(field)}"):
-        window = resolve_contrast(plane, request.contrast)
+        window = request.window or resolve_contrast(plane, request.contrast)
         pixels = read_field(plane, field, window, model.frame)
     with _failures_as(ModelError, f"Model {model.name!r} failed on image {plane.name!r} at {_place(field)}"):
         prepared = model.prepare(pixels)

@@ -93,7 +93,7 @@ class Segmenter:
         image: Any,
         boxes: npt.ArrayLike,
         contrast: str | Contrast = "auto",
-        field: str | Field = "whole",
+        field: str | Field = "auto",
         rgb: bool | None = None,
         channel_axis: int | None = None,
         channels: Sequence[int] | None = None,
@@ -102,7 +102,8 @@ class Segmenter:
 
         image: a Plane, or array-like (H, W) or (H, W, 3 or 4) of any real dtype, or (with channel_axis) one
         with channels. boxes: (N, 4) half-open (r0, c0, r1, c1) in pixels. contrast: "auto", a preset such as
-        "ct-soft", or "LO,HI". channels: one to three channels to use. Returns (N, H, W) bool; no boxes give
+        "ct-soft", or "LO,HI". field: "auto" shows small boxes a field around them, "whole" always the whole plane.
+        channels: one to three channels to use. Returns (N, H, W) bool; no boxes give
         (0, H, W). Raises ImageError for the image, PromptError naming a bad box's number, ModelError when the
         model fails.
         """
@@ -120,7 +121,7 @@ class Segmenter:
         plane: Plane,
         boxes: npt.ArrayLike | Sequence[Box],
         contrast: str | Contrast = "auto",
-        field: str | Field = "whole",
+        field: str | Field = "auto",
     ) -> list[Prediction]:
         """Like `segment`, but cropped masks with their predicted IoU. Nothing is encoded for no boxes."""
         prompts = boxes_in_plane(boxes, plane.shape)
