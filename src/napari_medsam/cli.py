@@ -97,7 +97,10 @@ def _add_segment(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT.tif")
     parser.add_argument(
-        "--field", default="auto", choices=["auto", "whole"], help="auto: small boxes get a field of their own"
+        "--field",
+        default="auto",
+        choices=["auto", "whole"],
+        help="auto: small boxes get a field of their own",
     )
     parser.add_argument("--plane", type=_integers, metavar="I[,J]", help="which plane of a stack, from 0")
     _add_model_options(parser)

@@ -4,8 +4,10 @@ Three threads take part. The owner's thread calls the public methods and receive
 worker loads the model and encodes. The prompt thread looks embeddings up and decodes, so a prompt on an embedded
 plane never waits for the encoder::
 
-    request() -> prompt thread: embedding in the cache? -- yes --> decode -> post -> predicted
-                                                        -- no ---> scheduler (first in line) -> prompt thread: decode
+    request() -> prompt thread: best field in the cache? -- the box's own ----------> decode -> predicted
+                                                         -- a coarser one -> decode -> predicted, and
+                                                         -- none -> the scheduler encodes the box's own field
+                                                                    -> prompt thread: decode -> predicted
 
 Nothing that a worker found is used when the prompt, the model, the contrast or the plane has changed since: each
 object's newest request has a token, and only its answer is taken.
@@ -18,17 +20,22 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.scheduler import Embedding, EmbeddingScheduler, FieldRequest, Progress, embed
+from napari_medsam.embedding.scheduler import Embedding, EmbeddingScheduler, Progress
 from napari_medsam.errors import Cancelled, MedSAMError, ModelError
 from napari_medsam.image.contrast import Contrast
+from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
+from napari_medsam.model.holder import Choice, Loader, ModelHolder
+from napari_medsam.segment.finder import FieldFinder, Seen, shown_whole
+from napari_medsam.segment.policy import grid_fields, grid_side
 from napari_medsam.segment.predict import Prediction, predict
 
 if TYPE_CHECKING:
@@ -39,21 +46,31 @@ if TYPE_CHECKING:
 PROMPT, SHOWN, AHEAD = 0, 10, 20
 """Priorities of the encoder's queue: a waiting prompt, what is on screen, what may be looked at next."""
 
-REUSE_ABOVE = 2**21
-"""Planes of more pixels than this are not read again for every prompt; see ``Session.forget``."""
+AHEAD_FIELDS = 24
+"""At most so many fields of a view are embedded before anybody asks."""
 
-Loader = Callable[..., "Model"]
+Bounds = tuple[int, int, int, int]
 Post = Callable[[Callable[[], None]], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose: a registry name or checkpoint file, the device, the encoder backend, the contrast."""
+    """What the user chose: a registry name or checkpoint file, the device, the encoder backend, the contrast.
+
+    field: "auto" answers a small box from a field around it, "whole" every box from the whole plane. ahead: embed
+    the fields under the view before anybody asks.
+    """
 
     model: str = "lite-medsam"
     device: str = "auto"
     backend: str = "auto"
-    contrast: Contrast = field(default_factory=Contrast)
+    contrast: Contrast = dataclass_field(default_factory=Contrast)
+    field: str = "auto"
+    ahead: bool = True
+
+    @property
+    def choice(self) -> Choice:
+        return Choice(self.model, self.device, self.backend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,38 +127,34 @@ class Session:
         self.settings = settings or Settings()
         self.cache = EmbeddingCache() if cache is None else cache
         self._post_raw = post
-        self._load = load
         self._closed = False
         self._generations = itertools.count(1)
         self._generation = 0
         self._tokens = itertools.count(1)
         self._newest: dict[tuple[int, int], int] = {}  # (document, object) -> token of what is still awaited
-        self._loaded: tuple[Settings, Model] | None = None
-        self._model_lock = threading.Lock()
+        self._holder = ModelHolder(
+            load,
+            self.settings.choice,
+            self._on_loaded,
+            on_notice=self._on_notice,
+            progress=self._on_download,
+        )
         self._waiting: list[_Ask] = []
         self._waiting_lock = threading.Lock()
-        self._recent: tuple[Plane, Contrast, str, Embedding] | None = None
-        self._forgotten = 0
+        self._finder = FieldFinder(self.cache)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="medsam-prompt")
-        self._scheduler = EmbeddingScheduler(self._current_model, self.cache, on_progress=self._on_progress)
+        self._scheduler = EmbeddingScheduler(self._holder.get, self.cache, on_progress=self._on_progress)
 
     # the owner's verbs --------------------------------------------------------------------------------------
 
     @property
     def model(self) -> Model | None:
         """The model the settings ask for, or None while it is not loaded."""
-        loaded = self._loaded
-        if (
-            loaded is None
-            or not _same_model(loaded[0], self.settings)
-            or not getattr(loaded[1], "alive", True)
-        ):
-            return None
-        return loaded[1]
+        return self._holder.current
 
     def warm_up(self) -> None:
         """Load the model in the background, so that the first image need not wait for it."""
-        self._submit(self._try_load)
+        self._prompts_later(self._try_load)
 
     def configure(self, **changes: Any) -> None:
         """Change settings; what is under way for the old ones is dropped (finished fields stay in the cache)."""
@@ -149,17 +162,18 @@ class Session:
         if changed == self.settings:
             return
         self.cancel()
-        reload = not _same_model(changed, self.settings)
         self.settings = changed
-        if reload:
+        if self._holder.choose(changed.choice):
             self.warm_up()
 
-    def show(self, plane: Plane) -> None:
-        """Embed the plane on screen, in front of anything queued ahead of time."""
+    def show(self, plane: Plane, view: Bounds | None = None) -> None:
+        """Embed the plane on screen: whole first, then the fields under ``view`` (r0, c0, r1, c1), middle first.
+
+        A plane that is too large to be read whole is embedded by its fields alone.
+        """
         self._scheduler.cancel(self._generation)
         self._generation = next(self._generations)
-        request = FieldRequest(plane, self.settings.contrast, None, SHOWN, self._generation)
-        self._scheduler.submit(request).add_done_callback(partial(self._on_shown, plane, self._generation))
+        self._prompts_later(partial(self._show, plane, view, self.settings, self._generation))
 
     def request(self, document: Document, object_ids: Iterable[int], plane: Plane) -> None:
         """Decode the boxes of some objects of ``plane``; each answer arrives as ``predicted`` or ``failed``."""
@@ -174,7 +188,7 @@ class Session:
         with self._waiting_lock:
             self._waiting.extend(asks)
         if asks:
-            self._submit(partial(self._answer, plane, self.settings.contrast))
+            self._prompts_later(partial(self._answer, plane, self.settings))
 
     def withdraw(self, document: Document, object_id: int) -> None:
         """Take back an object's request: its answer, should one arrive, is dropped."""
@@ -186,8 +200,7 @@ class Session:
 
     def forget(self) -> None:
         """Pixels may have changed: read them again for the next prompt, however large the plane is."""
-        self._forgotten += 1
-        self._recent = None
+        self._finder.forget()
 
     def cancel(self) -> None:
         """Drop everything queued. An encode in work ends on its own and is kept in the cache."""
@@ -201,27 +214,66 @@ class Session:
         """Stop both threads and the model; nothing is emitted afterwards. Waits for at most one encode."""
         self.cancel()
         self._closed = True
-        self._close_model()
+        self._holder.close()
         self._prompts.shutdown(wait=True, cancel_futures=True)
         self._scheduler.close(timeout=30)
-        self._close_model()  # one whose loading had just ended
 
     # the prompt thread --------------------------------------------------------------------------------------
 
-    def _answer(self, plane: Plane, contrast: Contrast) -> None:
-        asks = self._take(plane)
-        if not asks:
-            return
+    def _show(self, plane: Plane, view: Bounds | None, settings: Settings, generation: int) -> None:
+        fields = [whole_field(plane.shape)] if shown_whole(plane) or settings.field != "auto" else []
+        if settings.field == "auto" and settings.ahead:
+            bounds = view or (0, 0, *plane.shape)
+            side = grid_side((bounds[2] - bounds[0], bounds[3] - bounds[1]), self._finder.policy)
+            fields += grid_fields(bounds, side, plane.shape)[:AHEAD_FIELDS]
+        for order, wanted in enumerate(dict.fromkeys(fields)):
+            if generation != self._generation:
+                return
+            self._embed_shown(plane, wanted, settings, generation, first=order == 0)
+
+    def _embed_shown(
+        self, plane: Plane, wanted: Field, settings: Settings, generation: int, *, first: bool
+    ) -> None:
         try:
-            found = self._look_up(plane, contrast)
+            request = self._finder.request(
+                plane, settings.contrast, wanted, SHOWN if first else AHEAD, generation
+            )
         except Exception as error:
-            self._fail(asks, error)
+            self._post(partial(self._shown_failed, generation, plane, _message(error, plane.name)))
             return
-        if found is not None:
-            self._decode(asks, found)
-            return
-        waiting = self._scheduler.submit(FieldRequest(plane, contrast, None, PROMPT, -1))
-        waiting.add_done_callback(partial(self._on_embedded, asks))
+        done = self._scheduler.submit(request)
+        if first:
+            done.add_done_callback(partial(self._on_shown, plane, generation))
+
+    def _answer(self, plane: Plane, settings: Settings) -> None:
+        """Answer each box from the best field in the cache, and have its own field encoded where that is missing."""
+        missing: dict[Field, list[_Ask]] = {}
+        seen: Seen = {}
+        for ask in self._take(plane):
+            wanted = self._finder.wanted(ask.box, plane, settings.field)
+            try:
+                found = self._best(ask, settings, seen)
+            except Exception as error:
+                self._fail([ask], error)
+                continue
+            sharpest = found is not None and found.field == wanted
+            if found is not None:
+                self._decode([ask], found, last=sharpest)
+            if not sharpest:
+                missing.setdefault(wanted, []).append(ask)
+        for wanted, asks in missing.items():
+            try:
+                request = self._finder.request(plane, settings.contrast, wanted, PROMPT, -1)
+            except Exception as error:
+                self._fail(asks, error)
+                continue
+            self._scheduler.submit(request).add_done_callback(partial(self._on_embedded, asks))
+
+    def _best(self, ask: _Ask, settings: Settings, seen: Seen) -> Embedding | None:
+        model = self.model
+        if model is None:
+            return None  # the scheduler loads it
+        return self._finder.best(model, ask.plane, settings.contrast, ask.box, settings.field, seen)
 
     def _take(self, plane: Plane) -> list[_Ask]:
         with self._waiting_lock:
@@ -229,34 +281,20 @@ class Session:
             self._waiting = [ask for ask in self._waiting if ask.plane is not plane]
         return [ask for ask in mine if self._wanted(ask)]
 
-    def _look_up(self, plane: Plane, contrast: Contrast) -> Embedding | None:
-        model = self.model
-        if model is None:
-            return None  # the scheduler loads it
-        large = plane.shape[0] * plane.shape[1] > REUSE_ABOVE
-        recent = self._recent
-        if large and recent is not None and recent[:3] == (plane, contrast, _encoder(model)):
-            return recent[3]
-        forgotten = self._forgotten
-        found = embed(model, self.cache, FieldRequest(plane, contrast, None, PROMPT), lookup_only=True)
-        if large and found is not None and forgotten == self._forgotten:
-            self._recent = (plane, contrast, _encoder(model), found)
-        return found
-
-    def _decode(self, asks: list[_Ask], embedding: Embedding) -> None:
+    def _decode(self, asks: list[_Ask], embedding: Embedding, *, last: bool = True) -> None:
         for ask in asks:
             if not self._wanted(ask):
                 continue
             try:
-                [prediction] = predict(self._current_model(), embedding, [ask.box])
+                [prediction] = predict(self._holder.get(), embedding, [ask.box])
             except Exception as error:
                 self._fail([ask], error)
             else:
-                self._post(partial(self._arrived, ask, prediction))
+                self._post(partial(self._arrived, ask, prediction, last))
 
     def _try_load(self) -> None:
         try:
-            self._current_model()
+            self._holder.get()
         except Cancelled:
             pass
         except Exception as error:
@@ -264,41 +302,8 @@ class Session:
 
     # the worker thread --------------------------------------------------------------------------------------
 
-    def _current_model(self) -> Model:
-        with self._model_lock:
-            while True:
-                ready = self.model
-                if ready is not None:
-                    return ready
-                if self._closed:
-                    raise Cancelled("The window is closed.")
-                self._close_model()
-                self._load_chosen(self.settings)
-
-    def _load_chosen(self, chosen: Settings) -> None:
-        """Load a model; one that is no longer wanted when it is there, or cannot be had, is nobody's business."""
-        try:
-            built = self._load(
-                chosen.model,
-                device=chosen.device,
-                backend=chosen.backend,
-                on_notice=self._on_notice,
-                progress=self._on_download,
-                stopping=lambda: self._closed or not _same_model(chosen, self.settings),
-            )
-        except Exception:
-            if self._closed or _same_model(chosen, self.settings):
-                raise
-            return
-        self._loaded = (chosen, built)
-        if _same_model(chosen, self.settings):
-            self._post(partial(self.model_changed.emit, built))
-
-    def _close_model(self) -> None:
-        loaded, self._loaded = self._loaded, None
-        close = getattr(loaded[1], "close", None) if loaded is not None else None
-        if close is not None:
-            close()
+    def _on_loaded(self, model: Model) -> None:
+        self._post(partial(self.model_changed.emit, model))
 
     def _on_download(self, done: int, total: int) -> None:
         self._post(partial(self.downloading.emit, done, total))
@@ -327,14 +332,16 @@ class Session:
         if error is not None:
             self._fail(asks, error)
         else:
-            self._submit(partial(self._decode, asks, done.result()))
+            self._prompts_later(partial(self._decode, asks, done.result()))
 
     # back in the owner's thread -----------------------------------------------------------------------------
 
-    def _arrived(self, ask: _Ask, prediction: Prediction) -> None:
+    def _arrived(self, ask: _Ask, prediction: Prediction, last: bool) -> None:
+        """Take an answer; one that is not the last leaves the request open for the sharper mask to come."""
         if not self._wanted(ask) or ask.object_id not in ask.document:
             return
-        self.withdraw(ask.document, ask.object_id)
+        if last:
+            self.withdraw(ask.document, ask.object_id)
         ask.document.predicted(ask.object_id, prediction)
         self.predicted.emit(ask.document, ask.object_id)
 
@@ -362,7 +369,7 @@ class Session:
         for ask in asks:
             self._post(partial(self._refused, ask, _message(error, ask.plane.name)))
 
-    def _submit(self, function: Callable[[], None]) -> None:
+    def _prompts_later(self, function: Callable[[], None]) -> None:
         if not self._closed:
             with suppress(RuntimeError):  # closed in this very moment
                 self._prompts.submit(function)
@@ -373,14 +380,6 @@ class Session:
     def _unless_closed(self, function: Callable[[], None]) -> None:
         if not self._closed:
             function()
-
-
-def _same_model(a: Settings, b: Settings) -> bool:
-    return (a.model, a.device, a.backend) == (b.model, b.device, b.backend)
-
-
-def _encoder(model: Model) -> str:
-    return f"{model.encoder_hash} {model.precision}"
 
 
 def _message(error: BaseException, name: str) -> str:

@@ -62,7 +62,7 @@ def grid_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Field:
 def grid_side(visible: tuple[int, int], policy: FieldPolicy) -> int:
     """The side of the grid fields to embed ahead for a view of (h, w) plane pixels: what is drawn in a view is
     seldom larger than half of it."""
-    return 2 ** max(math.ceil(math.log2(max(policy.smallest, *visible)) - 1e-9) - 1, 5)
+    return 1 << max(math.ceil(math.log2(max(policy.smallest, *visible)) - 1e-9) - 1, 5)
 
 
 def grid_fields(bounds: tuple[int, int, int, int], side: int, shape: tuple[int, int]) -> list[Field]:

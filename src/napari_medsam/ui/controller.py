@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Shapes
@@ -15,8 +16,9 @@ from napari_medsam.document.objects import Document
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import IDLE, Progress
 from napari_medsam.errors import MedSAMError
+from napari_medsam.model.holder import Loader
 from napari_medsam.model.remote import start_model
-from napari_medsam.session import Loader, Session, Settings
+from napari_medsam.session import Bounds, Session, Settings
 from napari_medsam.ui.bridge import MainThread
 from napari_medsam.ui.geometry import displayed_plane, layer_shape
 from napari_medsam.ui.work import METADATA_KEY, Choices, Work
@@ -24,6 +26,7 @@ from napari_medsam.ui.work import METADATA_KEY, Choices, Work
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+PAN_MS = 400
 SETTLE_MS = 80  # a slider that still moves, a layer that is still being set up
 IMAGE_EVENTS = ("data", "scale", "translate", "rotate", "shear", "affine", "name")
 
@@ -62,6 +65,8 @@ class Controller(QObject):  # type: ignore[misc]
         self._in_activity = False
         self._show_timer = self._timer(self._show_now)
         self._recheck_timer = self._timer(self._recheck_now)
+        self._pan_timer = self._timer(self._look_around)
+        self._view: Bounds | None = None
         self._connect()
 
     def start(self) -> None:
@@ -76,7 +81,7 @@ class Controller(QObject):  # type: ignore[misc]
 
     def close(self) -> None:
         """Let go of the viewer and stop the threads."""
-        for timer in (self._show_timer, self._recheck_timer):
+        for timer in (self._show_timer, self._recheck_timer, self._pan_timer):
             timer.stop()
         self._disconnect()
         self.session.close()
@@ -225,6 +230,8 @@ class Controller(QObject):  # type: ignore[misc]
         layers.selection.events.active.connect(self._on_active)
         for emitter in (dims.events.point, dims.events.order, dims.events.ndisplay):
             emitter.connect(self.show_soon)
+        for emitter in self._camera_emitters():
+            emitter.connect(self._on_camera)
         session = self.session
         session.predicted.connect(self._on_predicted)
         session.failed.connect(self._on_failed)
@@ -240,6 +247,12 @@ class Controller(QObject):  # type: ignore[misc]
         layers.selection.events.active.disconnect(self._on_active)
         for emitter in (dims.events.point, dims.events.order, dims.events.ndisplay):
             emitter.disconnect(self.show_soon)
+        for emitter in self._camera_emitters():
+            emitter.disconnect(self._on_camera)
+
+    def _camera_emitters(self) -> tuple[Any, ...]:
+        events = self.viewer.scene.camera.events
+        return events.center, events.zoom
 
     def _on_notice(self, text: str) -> None:
         self.say(text, warn=True)
@@ -368,11 +381,32 @@ class Controller(QObject):  # type: ignore[misc]
             self.status.emit(str(error))
             return
         self.status.emit(f"{plane.name}: embedding ...")
-        self.session.show(plane)
+        self._view = self.work.view(plane)
+        self.session.show(plane, self._view)
+
+    def _on_camera(self, *_: object) -> None:
+        self._pan_timer.start(PAN_MS)
+
+    def _look_around(self) -> None:
+        """After a pan or zoom: embed the fields under the view, unless the view was embedded already."""
+        work = self.work
+        if work is None or self.session.settings.field != "auto":
+            return
+        with suppress(MedSAMError):
+            if self._view is None or _is_elsewhere(work.view(work.shown_plane()), self._view):
+                self._show_now()
 
     def _recheck_now(self) -> None:
         for work in self._works:
             work.recheck()
+
+
+def _is_elsewhere(now: Bounds, before: Bounds) -> bool:
+    """Whether a view leaves an earlier one, or is so much closer that smaller boxes will be drawn in it."""
+    outside = now[0] < before[0] or now[1] < before[1] or now[2] > before[2] or now[3] > before[3]
+    return outside or 2 * max(now[2] - now[0], now[3] - now[1]) <= max(
+        before[2] - before[0], before[3] - before[1]
+    )
 
 
 def _role(layer: Any) -> str:

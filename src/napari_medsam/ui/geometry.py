@@ -79,6 +79,22 @@ def displayed_plane(viewer: Viewer, layer: Image, axes: WorkAxes) -> PlaneKey:
     return PlaneKey(_index(point, displayed, axes, layer_shape(layer), layer.name), displayed)
 
 
+def view_bounds(layer: Image, key: PlaneKey) -> tuple[int, int, int, int]:
+    """The part of a plane that is on screen: half-open (r0, c0, r1, c1) in its pixels, at least one pixel.
+
+    napari keeps it at the level of the pyramid that is shown.
+    """
+    shape = layer_shape(layer)
+    bounds = []
+    for axis in key.displayed:
+        factor = float(layer.downsample_factors[layer.data_level][axis]) if layer.multiscale else 1.0
+        first, last = (round(float(corner) * factor) for corner in layer.corner_pixels[:, axis])
+        first = min(max(first, 0), shape[axis] - 1)
+        bounds.append((first, min(max(last, first + 1), shape[axis])))
+    (r0, r1), (c0, c1) = bounds
+    return r0, c0, r1, c1
+
+
 def plane_of(layer: Image, key: PlaneKey, axes: WorkAxes) -> Plane:
     """Describe one plane of an image layer without reading a pixel."""
     levels = list(layer.data) if layer.multiscale else layer.data

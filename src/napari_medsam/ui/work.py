@@ -34,6 +34,7 @@ from napari_medsam.ui.geometry import (
     shared_shape,
     transforms_of,
     vertices_of,
+    view_bounds,
 )
 from napari_medsam.ui.masks import MaskLayer, Stroke
 from napari_medsam.ui.prompts import EDGE_WIDTH, Changes, Drawn, PromptLayer
@@ -187,6 +188,10 @@ class Work:
     def shown_plane(self) -> Plane:
         """The plane on screen. Raises ImageError when there is none; see ``geometry.displayed_plane``."""
         return self.plane(displayed_plane(self.viewer, self.image, self.axes))
+
+    def view(self, plane: Plane) -> Bounds:
+        """The part of a plane that is on screen, in its pixels."""
+        return view_bounds(self.image, PlaneKey(plane.index[: self.image.ndim], plane.displayed))
 
     def plane(self, key: PlaneKey) -> Plane:
         if key not in self._planes:

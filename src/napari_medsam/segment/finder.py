@@ -1,0 +1,128 @@
+"""The best embedding at hand for a box, found without encoding: its own field, else a grid field, else the plane."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from napari_medsam.embedding.cache import EmbeddingCache
+from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
+from napari_medsam.image.contrast import Contrast, Window, resolve_contrast
+from napari_medsam.image.field import Field, whole_field
+from napari_medsam.image.plane import Plane
+from napari_medsam.segment.policy import FieldPolicy, grid_field
+from napari_medsam.segment.predict import DEFAULT_POLICY, field_of
+from napari_medsam.segment.prompt import Box
+
+if TYPE_CHECKING:
+    from napari_medsam.model.protocol import Model
+
+Seen = dict[Field, Embedding | None]
+
+REUSE_ABOVE = 2**21
+"""Planes of more pixels are not looked through anew for every prompt; see ``FieldFinder.forget``."""
+
+WHOLE_UP_TO = 2**24
+"""Planes whose coarsest level has more pixels are shown whole only to a box that needs it: it takes seconds."""
+
+
+class FieldFinder:
+    """Looks embeddings up in a cache. Thread-safe.
+
+    On a small plane everything is read anew each time, so pixels changed in place are always seen. On a large one
+    the contrast and the whole plane's embedding are remembered until `forget`.
+    """
+
+    def __init__(self, cache: EmbeddingCache, policy: FieldPolicy = DEFAULT_POLICY) -> None:
+        self.cache = cache
+        self.policy = policy
+        self._lock = threading.Lock()
+        self._forgotten = 0
+        self._windows: dict[tuple[int, Contrast], tuple[Plane, Window]] = {}
+        self._whole: tuple[Plane, Contrast, str, Embedding] | None = None
+
+    def wanted(self, box: Box, plane: Plane, choice: str) -> Field:
+        """The field that answers a box best; choice is "auto" or "whole"."""
+        return field_of(choice, box, plane.shape, self.policy)
+
+    def best(
+        self, model: Model, plane: Plane, contrast: Contrast, box: Box, choice: str, seen: Seen
+    ) -> Embedding | None:
+        """The best embedding of the plane that is in the cache for a box; None if there is none.
+
+        `seen` keeps what was looked up, found or not, for boxes that are answered together.
+        """
+        for field in self._candidates(box, plane, choice):
+            if field not in seen:
+                seen[field] = self._look_up(model, plane, contrast, field)
+            found = seen[field]
+            if found is not None:
+                return found
+        return None
+
+    def request(
+        self, plane: Plane, contrast: Contrast, field: Field, priority: int, generation: int
+    ) -> FieldRequest:
+        """A request for the encoder; on a large plane it carries the contrast resolved once."""
+        return FieldRequest(plane, contrast, field, priority, generation, self._window(plane, contrast))
+
+    def forget(self) -> None:
+        """Pixels of large planes may have changed."""
+        with self._lock:
+            self._forgotten += 1
+            self._windows.clear()
+            self._whole = None
+
+    def _candidates(self, box: Box, plane: Plane, choice: str) -> Iterator[Field]:
+        wanted = self.wanted(box, plane, choice)
+        yield wanted
+        whole = whole_field(plane.shape)
+        if choice == "auto" and wanted != whole:
+            for room in (self.policy.grid_room, 2 * self.policy.grid_room):
+                field = grid_field(
+                    box, plane.shape, FieldPolicy(grid_room=room, smallest=self.policy.smallest)
+                )
+                if field != whole:
+                    yield field
+        if wanted != whole and shown_whole(plane):
+            yield whole
+
+    def _look_up(self, model: Model, plane: Plane, contrast: Contrast, field: Field) -> Embedding | None:
+        encoder = f"{model.encoder_hash} {model.precision}"
+        keep = field.kind == "whole" and is_large(plane)
+        with self._lock:
+            whole, forgotten = self._whole, self._forgotten
+        if keep and whole is not None and whole[:3] == (plane, contrast, encoder):
+            return whole[3]
+        found = embed(model, self.cache, self.request(plane, contrast, field, 0, 0), lookup_only=True)
+        if keep and found is not None:
+            with self._lock:
+                if forgotten == self._forgotten:
+                    self._whole = (plane, contrast, encoder, found)
+        return found
+
+    def _window(self, plane: Plane, contrast: Contrast) -> Window | None:
+        if not is_large(plane):
+            return None
+        key = (id(plane), contrast)
+        with self._lock:
+            known, forgotten = self._windows.get(key), self._forgotten
+        if known is not None and known[0] is plane:
+            return known[1]
+        window = resolve_contrast(plane, contrast)
+        with self._lock:
+            if forgotten == self._forgotten:
+                self._windows[key] = (plane, window)
+        return window
+
+
+def is_large(plane: Plane) -> bool:
+    """Whether reading the plane for every prompt would be felt."""
+    return plane.shape[0] * plane.shape[1] > REUSE_ABOVE
+
+
+def shown_whole(plane: Plane) -> bool:
+    """Whether the plane can be read whole, at its coarsest level, in a moment."""
+    height, width = plane.level_shape(len(plane.levels) - 1)
+    return height * width <= WHOLE_UP_TO
