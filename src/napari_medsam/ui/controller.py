@@ -58,6 +58,7 @@ class Controller(QObject):  # type: ignore[misc]
         self.choices = Choices()
         self.work: Work | None = None
         self._works: list[Work] = []
+        self._closed = False
         self._main = MainThread(self)
         self.session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
         self._activity: progress[Any] | None = None
@@ -81,6 +82,7 @@ class Controller(QObject):  # type: ignore[misc]
 
     def close(self) -> None:
         """Let go of the viewer and stop the threads."""
+        self._closed = True
         for timer in (self._show_timer, self._recheck_timer, self._pan_timer):
             timer.stop()
         self._disconnect()
@@ -154,8 +156,8 @@ class Controller(QObject):  # type: ignore[misc]
         self.status.emit("Cancelled. Draw a box or move the slider to go on.")
 
     def post(self, function: Callable[[], None]) -> None:
-        """Run a function in the main thread, from any thread."""
-        self._main.post(function)
+        """Run a function in the main thread, from any thread; not any more once this is closed."""
+        self._main.post(lambda: None if self._closed else function())
 
     def say(self, text: str, *, warn: bool = False) -> None:
         self.said.emit(text)

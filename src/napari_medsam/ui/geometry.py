@@ -85,6 +85,8 @@ def view_bounds(layer: Image, key: PlaneKey) -> tuple[int, int, int, int]:
     napari keeps it at the level of the pyramid that is shown.
     """
     shape = layer_shape(layer)
+    if layer.corner_pixels.shape[1] != layer.ndim:  # new data with other axes, not drawn yet
+        return 0, 0, shape[key.displayed[0]], shape[key.displayed[1]]
     bounds = []
     for axis in key.displayed:
         factor = float(layer.downsample_factors[layer.data_level][axis]) if layer.multiscale else 1.0

@@ -76,7 +76,7 @@ class MaskLayer:
         if rows.size == 0:
             return False
         values = labels[rows, cols]
-        largest = np.iinfo(self.layer.data.dtype).max
+        largest = self._capacity
         if values.max() > largest:
             raise ImageError(
                 f"{self.layer.name}: its type {self.layer.data.dtype} ends at {largest}, object {values.max()} "
@@ -88,6 +88,15 @@ class MaskLayer:
         finally:
             self._writing = False
         return True
+
+    def choose(self, label: int) -> None:
+        """Make a label the one that the brush paints, where the layer's dtype can hold it."""
+        if label <= self._capacity:
+            self.layer.selected_label = label
+
+    @property
+    def _capacity(self) -> int:
+        return int(np.iinfo(self.layer.data.dtype).max)
 
     def stroke_bounds(self, stroke: Stroke, plane: PlaneKey) -> Bounds | None:
         """Return the bounds of a stroke in one plane; None if it did not touch that plane."""

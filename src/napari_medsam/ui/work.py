@@ -237,7 +237,7 @@ class Work:
         masks = self.ready_masks()
         self._draw(self.document[object_id])
         if masks.layer.mode == "pan_zoom":
-            masks.layer.selected_label = object_id
+            masks.choose(object_id)
         self.relabel()
         self.painted.emit(object_id)
 
@@ -259,7 +259,7 @@ class Work:
         if self.prompts is not None:
             self.prompts.select(object_id)
         if self.masks is not None:
-            self.masks.layer.selected_label = object_id
+            self.masks.choose(object_id)
 
     def relabel(self) -> None:
         """Bring the text and colour of every shape up to date."""
@@ -426,6 +426,7 @@ class Work:
         try:
             masks.write(record.plane, inside, drawn)
         except MedSAMError as error:
+            self.document.update(record.id, problem=str(error))
             self.notice.emit(str(error))
 
     def _name_classes(self, names: list[str]) -> None:
