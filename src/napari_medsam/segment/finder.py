@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
@@ -23,6 +26,8 @@ Seen = dict[Field, Embedding | None]
 REUSE_ABOVE = 2**21
 """Planes of more pixels are not looked through anew for every prompt; see ``FieldFinder.forget``."""
 
+REMEMBERED = 256
+
 WHOLE_UP_TO = 2**24
 """Planes whose coarsest level has more pixels are shown whole only to a box that needs it: it takes seconds."""
 
@@ -30,7 +35,7 @@ WHOLE_UP_TO = 2**24
 class FieldFinder:
     """Looks embeddings up in a cache. Thread-safe.
 
-    On a small plane everything is read anew each time, so pixels changed in place are always seen. On a large one
+    On a small plane the pixels are read anew each time, so pixels changed in place are always seen. On a large one
     the contrast and the whole plane's embedding are remembered until `forget`.
     """
 
@@ -40,6 +45,7 @@ class FieldFinder:
         self._lock = threading.Lock()
         self._forgotten = 0
         self._windows: dict[tuple[int, Contrast], tuple[Plane, Window]] = {}
+        self._small: dict[bytes, tuple[str, Window]] = {}  # raw pixels and all that shapes them -> key
         self._whole: tuple[Plane, Contrast, str, Embedding] | None = None
 
     def wanted(self, box: Box, plane: Plane, choice: str) -> Field:
@@ -90,7 +96,10 @@ class FieldFinder:
 
     def _look_up(self, model: Model, plane: Plane, contrast: Contrast, field: Field) -> Embedding | None:
         encoder = f"{model.encoder_hash} {model.precision}"
-        keep = field.kind == "whole" and is_large(plane)
+        whole_plane = field == whole_field(plane.shape)
+        if whole_plane and not is_large(plane):
+            return self._look_up_small(model, plane, contrast, field, encoder)
+        keep = whole_plane and is_large(plane)
         with self._lock:
             whole, forgotten = self._whole, self._forgotten
         if keep and whole is not None and whole[:3] == (plane, contrast, encoder):
@@ -100,6 +109,25 @@ class FieldFinder:
             with self._lock:
                 if forgotten == self._forgotten:
                     self._whole = (plane, contrast, encoder, found)
+        return found
+
+    def _look_up_small(
+        self, model: Model, plane: Plane, contrast: Contrast, field: Field, encoder: str
+    ) -> Embedding | None:
+        """Look a small plane up by its raw pixels: hashing them is far quicker than preparing them again."""
+        raw = plane.read(0, 0, *plane.shape)
+        meaning = (raw.shape, raw.dtype, plane.rgb, contrast, encoder, model.name, model.frame)
+        pixels = hashlib.sha256(repr(meaning).encode())
+        pixels.update(np.ascontiguousarray(raw).view(np.uint8).data)
+        known = self._small.get(pixels.digest())
+        features = self.cache.get(known[0]) if known is not None else None
+        if known is not None and features is not None:
+            return Embedding(known[0], features, field, known[1], plane, True)
+        found = embed(model, self.cache, self.request(plane, contrast, field, 0, 0), lookup_only=True)
+        if found is not None:
+            if len(self._small) >= REMEMBERED:
+                self._small.pop(next(iter(self._small)), None)
+            self._small[pixels.digest()] = (found.key, found.window)
         return found
 
     def _window(self, plane: Plane, contrast: Contrast) -> Window | None:

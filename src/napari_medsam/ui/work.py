@@ -217,7 +217,8 @@ class Work:
         for object_id in changes.removed:
             self._take_removed(object_id)
         self.predict(asked)
-        if changes:
+        # One box just drawn has its colour, and its text comes with its mask: redrawing now would delay that.
+        if changes and not (len(changes.added) == 1 and not changes.moved and not changes.removed):
             self.relabel()
 
     def predict(self, object_ids: Iterable[int]) -> None:
@@ -238,8 +239,8 @@ class Work:
         self._draw(self.document[object_id])
         if masks.layer.mode == "pan_zoom":
             masks.choose(object_id)
-        self.relabel()
         self.painted.emit(object_id)
+        self.relabel()
 
     def choose_class(self, class_id: int) -> None:
         """Make a class the current one; while shapes are being selected, not drawn, also that of the selection."""
