@@ -51,6 +51,7 @@ class FakeMedSAM:
     encode_error: Exception | None = None
     decode_error: Exception | None = None
     iou: float = 0.9
+    closed: bool = False
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -62,6 +63,11 @@ class FakeMedSAM:
 
     def release(self) -> None:
         self.gate.set()
+
+    def close(self) -> None:
+        """End an encode that is under way, as a model in a process of its own does."""
+        self.closed = True
+        self.release()
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         prepared = np.zeros((3, self.frame.size, self.frame.size), np.float32)
@@ -109,12 +115,14 @@ class FakeLoader:
     errors: list[Exception] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    loading: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.gate.set()
 
     def __call__(self, name: str, **_options: Any) -> FakeMedSAM:
         self.asked.append(name)
+        self.loading.set()
         assert self.gate.wait(PATIENCE_S), "nobody let the loader go on"
         if self.errors:
             raise self.errors.pop(0)

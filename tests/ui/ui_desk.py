@@ -12,6 +12,7 @@ from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QTimer
 
 from napari_medsam.embedding.cache import EmbeddingCache
+from napari_medsam.session import Settings
 from napari_medsam.ui.dock import MedSAMDock
 from napari_medsam.ui.work import Work
 
@@ -20,13 +21,17 @@ TIMEOUT_MS = 15_000
 
 
 class Desk:
-    """One viewer with the dock, and everything the dock's controller ever said."""
+    """One viewer with the dock, and everything the dock's controller ever said.
+
+    Boxes are answered from the whole plane unless `settings` say otherwise, so that each is decoded just once.
+    """
 
     def __init__(self, viewer: Any, qtbot: Any, folder: Path, loader: FakeLoader, **options: Any) -> None:
         self.viewer = viewer
         self.qtbot = qtbot
         self.loader = loader
         self.folder = folder
+        options.setdefault("settings", Settings(field="whole"))
         self.dock = MedSAMDock(viewer, load=loader, cache=EmbeddingCache(folder / "embeddings"), **options)
         viewer.window.add_dock_widget(self.dock, name="MedSAM", area="right")
         self.controller = self.dock.controller
@@ -76,10 +81,14 @@ class Desk:
 
     def add_boxes(self, *boxes: BoxEdges, wait: bool = True) -> list[int]:
         """Add rectangles by their plane edges (r0, c0, r1, c1), as a script would; wait for their masks."""
+        return self.add_boxes_at((), *boxes, wait=wait)
+
+    def add_boxes_at(self, place: Sequence[float], *boxes: BoxEdges, wait: bool = True) -> list[int]:
+        """Like `add_boxes`, at a position on the axes before (row, col)."""
         if self.work.prompts is None:
             self.dock.draw.click()
         known = set(self.ids)
-        self.shapes.add_rectangles([corners(box, self.shapes.ndim) for box in boxes])
+        self.shapes.add_rectangles([corners(box, self.shapes.ndim, place) for box in boxes])
         new = [object_id for object_id in self.ids if object_id not in known]
         if wait:
             self.wait(lambda: set(new) <= set(self.painted))
