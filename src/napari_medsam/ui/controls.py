@@ -3,17 +3,95 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_medsam.image.contrast import PRESETS, Contrast
+from napari_medsam.model.checkpoint import is_available
+from napari_medsam.model.registry import ModelSpec, find_model, model_names
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
 LARGEST = 1e9
+DEVICES = ("auto", "cuda", "mps", "cpu")
+FROM_FILE = "Checkpoint file ..."
+
+
+class ModelChoice(QWidget):  # type: ignore[misc]
+    """A registry name or a checkpoint file, and the device to run it on."""
+
+    changed = Signal(str)
+    device_changed = Signal(str)
+
+    def __init__(self, name: str, device: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.name = QComboBox()
+        for known in model_names():
+            spec = find_model(known)
+            self.name.addItem(known, known)
+            self.name.setItemData(self.name.count() - 1, _describe(spec), Qt.ItemDataRole.ToolTipRole)
+        self.name.addItem(FROM_FILE, None)
+        self._show(name)
+        self.device = QComboBox()
+        self.device.addItems(DEVICES)
+        self.device.setCurrentText(device)
+        self.device.setToolTip(
+            "auto takes a GPU where there is one; without enough memory the CPU takes over"
+        )
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.name, stretch=1)
+        row.addWidget(self.device)
+        self.name.currentIndexChanged.connect(self._on_name)
+        self.device.currentTextChanged.connect(self.device_changed)
+
+    def _on_name(self) -> None:
+        chosen = self.name.currentData()
+        if chosen is None:
+            chosen, _ = QFileDialog.getOpenFileName(
+                self, "Open a checkpoint", "", "Checkpoints (*.pth *.pt *.safetensors)"
+            )
+            if not chosen:
+                self._show(self._current)
+                return
+        self._show(chosen)
+        self.changed.emit(chosen)
+
+    def _show(self, name: str) -> None:
+        self._current = name
+        self.name.blockSignals(True)
+        index = self.name.findData(name)
+        if index < 0:  # a file: listed in front of the entry that opens one
+            index = self.name.count() - 1
+            self.name.insertItem(index, Path(name).name, name)
+        self.name.setCurrentIndex(index)
+        self.name.blockSignals(False)
+
+
+def _describe(spec: ModelSpec) -> str:
+    """What a tooltip says about a model."""
+    size = "" if spec.size is None else f", {spec.size / 2**20:.0f} MB"
+    where = (
+        "built in"
+        if spec.origin == "built-in"
+        else "ready"
+        if is_available(spec)
+        else "downloaded when chosen"
+    )
+    return f"{spec.title}{size}, {where}. {spec.licence}"
 
 
 class ContrastChoice(QWidget):  # type: ignore[misc]

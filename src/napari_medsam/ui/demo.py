@@ -6,7 +6,6 @@ exported, by the same events a person's hand would make. Nothing is mocked: what
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +39,6 @@ def run_demo(out_dir: str | Path, sample: str = "ihc") -> int:
     out = Path(out_dir)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(out / "dataset", ignore_errors=True)
         Demo(out, sample).run()
     except (MedSAMError, OSError) as error:
         print(f"demo failed: {error}", file=sys.stderr)
@@ -103,13 +101,15 @@ class Demo:
             pointer.drag([(r0 - 0.5, c0 - 0.5), (r1 - 0.5, c1 - 0.5)])
             with _step(f"box {number} ({class_name}): from mouse release to painted mask") as note:
                 _wait(partial(bool, painted), "its mask")
+                found = self.work.document[painted[0]].prediction
+                note(f"object {painted[0]}, predicted IoU {found.iou:.2f}, {found.area} px")
             self.dock.controller.painted.disconnect(painted.append)
-            record = self.work.document[painted[0]]
-            if not record.prediction.mask.any():
-                raise DemoError(f"box {number} gave an empty mask")
-            note(
-                f"object {record.id}, predicted IoU {record.prediction.iou:.2f}, {record.prediction.area} px"
-            )
+        with _step("sharpen the masks on fields of their own"):
+            session = self.dock.controller.session
+            _wait(lambda: not session.awaited(self.work.document), "the last mask")
+        empty = [record.id for record in self.work.document if not record.prediction.area]
+        if empty:
+            raise DemoError(f"the masks of objects {empty} are empty")
 
     def _correct(self) -> None:
         record = next(iter(self.work.document))
@@ -145,23 +145,21 @@ class Demo:
             if done is None:
                 raise DemoError("there was nothing to export")
             _wait(done.done, "the case to be written")
-            done.result()
-            note(self._check(CuratedDataset(folder)))
+            (path,) = done.result()
+            note(self._check(CuratedDataset(folder), path))
 
-    def _check(self, dataset: CuratedDataset) -> str:
+    def _check(self, dataset: CuratedDataset, path: Path) -> str:
         """Read the case back and hold it against what the window shows."""
         problems = dataset.validate()
-        if problems or len(dataset) != 1:
-            raise DemoError(f"the dataset holds {len(dataset)} cases and these problems: {problems}")
-        case = dataset[0]
+        if problems:
+            raise DemoError(f"the dataset has these problems: {problems}")
+        case = dataset[path.stem]
         corrected = [found.label for found in case.objects if found.corrected]
         if len(case.objects) != len(self.sample.boxes) or len(corrected) != 1:
             raise DemoError(f"the case holds {len(case.objects)} objects, {len(corrected)} of them corrected")
         if not np.array_equal(case.gts > 0, np.asarray(self.work.masks.layer.data) > 0):
             raise DemoError("the exported labels are not those on screen")
-        return (
-            f"{len(case.objects)} objects, {len(corrected)} corrected, {dataset.file(dataset.cases[0]).name}"
-        )
+        return f"{len(case.objects)} objects, {len(corrected)} corrected, {path.name}"
 
     def _picture(self) -> None:
         target = self.out / "window.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,8 @@ from qtpy.QtWidgets import (
 
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
-from napari_medsam.model.registry import model_names
 from napari_medsam.ui.controller import Controller
-from napari_medsam.ui.controls import ChannelChoice, ContrastChoice
+from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
 from napari_medsam.ui.tables import ClassList, ObjectTable
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from napari_medsam.ui.work import Work
 
 OVERLAPS = {"Keep corrected": "corrected", "Later wins": "later", "Never overwrite": "never"}
+FIELDS = {"Around small boxes": "auto", "Whole plane": "whole"}
 REFRESH_MS = 100
 FIRST_WORK_MS = 50  # after the window is up: nothing heavy before
 
@@ -49,6 +50,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.viewer = viewer
         self.controller = Controller(viewer, **controller_options)
         self._io = ThreadPoolExecutor(1, thread_name_prefix="medsam-export")
+        self._embedding_since: tuple[float, int] | None = None
+        self._counting: Future[None] | None = None
         self._closed = False
         self._make_controls()
         self._lay_out()
@@ -85,9 +88,15 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
 
     def _make_controls(self) -> None:
         self.image: Any = create_widget(annotation=Image, label="Image")
-        self.model = ComboBox(choices=list(model_names()), value=self.controller.session.settings.model)
+        settings = self.controller.session.settings
+        self.model = ModelChoice(settings.model, settings.device)
         self.contrast = ContrastChoice()
         self.channels = ChannelChoice()
+        self.field = ComboBox(
+            choices=list(FIELDS),
+            value=next(label for label, name in FIELDS.items() if name == settings.field),
+            tooltip="Small objects are found far better in a field around their box than on the whole plane",
+        )
         self.draw = QPushButton("Draw boxes")
         self.draw.setToolTip("Make the boxes and masks layers for this image and choose the rectangle tool")
         self.status = QLabel("Open an image to begin.")
@@ -112,9 +121,10 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         form.addRow("Image", self.image.native)
-        form.addRow("Model", self.model.native)
+        form.addRow("Model", self.model)
         form.addRow("Contrast", self.contrast)
         form.addRow(self.channels)
+        form.addRow("Field", self.field.native)
         bar = _row(self.progress, self.cancel)
         below = QFormLayout()
         below.addRow("Classes", self.classes)
@@ -138,6 +148,9 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
             emitter.connect(self.image.reset_choices)
         self.image.changed.connect(controller.set_image)
         self.model.changed.connect(lambda name: controller.configure(model=name))
+        self.model.device_changed.connect(lambda device: controller.configure(device=device))
+        self.field.changed.connect(lambda label: controller.configure(field=FIELDS[label]))
+        controller.session.downloading.connect(self._on_download)
         self.contrast.changed.connect(self._on_contrast)
         self.channels.axis_changed.connect(controller.set_channel_axis)
         self.channels.channels_changed.connect(lambda _: self._on_contrast())
@@ -209,9 +222,12 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self._with_work(add)
 
     def _clear_cache(self) -> None:
-        removed = self.controller.session.cache.clear()
-        self.controller.say(f"{removed} cached embeddings deleted.")
-        self._refresh()
+        def clear() -> None:
+            removed = self.controller.session.cache.clear()
+            self.controller.post(lambda: self.controller.say(f"{removed} cached embeddings deleted."))
+            self.controller.post(self._refresh_soon)
+
+        self._io.submit(clear)
 
     def _with_work(self, act: Any) -> None:
         if self.controller.work is not None:
@@ -239,9 +255,29 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.cancel.setEnabled(busy)
         self.progress.setRange(0, 0 if now.state == "loading" else max(now.total, 1))
         self.progress.setValue(now.done)
-        self.progress.setFormat("loading model" if now.state == "loading" else f"{now.done} of {now.total}")
+        self.progress.setFormat("loading model" if now.state == "loading" else self._progress_text(now))
         if not busy:
+            self._embedding_since = None
             self._refresh_soon()
+
+    def _progress_text(self, now: Progress) -> str:
+        """How far the encoder is, and how long it will take at the pace so far."""
+        if self._embedding_since is None or now.done < self._embedding_since[1]:
+            self._embedding_since = (time.monotonic(), now.done)
+        began, first = self._embedding_since
+        text = f"{now.done} of {now.total}"
+        if now.done - first < 2:
+            return text
+        left = (time.monotonic() - began) / (now.done - first) * (now.total - now.done)
+        return f"{text}, {left:.0f} s left"
+
+    def _on_download(self, done: int, total: int) -> None:
+        size = f" of {total / 2**20:.0f}" if total else ""
+        self.status.setText(f"Fetching the model: {done / 2**20:.0f}{size} MB")
+        self.progress.setVisible(done < total)
+        self.progress.setRange(0, 100)
+        self.progress.setValue(100 * done // total if total else 0)
+        self.progress.setFormat("%p %")
 
     def _refresh_soon(self, *_: object) -> None:
         if not self._refresh_timer.isActive():
@@ -253,11 +289,24 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.objects.show_objects(document)
         if document is not None:
             self.classes.show_classes(document.classes, self.controller.choices.class_id)
-        self.cache.setText(describe_cache(self.controller.session.cache.stats()))
+        self._look_at_cache()
+
+    def _look_at_cache(self) -> None:
+        """Say how large the cache is; counting its files is left to the other thread."""
+        cache = self.controller.session.cache
+
+        def count() -> None:
+            stats, problem = cache.stats(), cache.problem
+            self.controller.post(lambda: self.cache.setText(describe_cache(stats, problem)))
+
+        if self._counting is None or self._counting.done():
+            self._counting = self._io.submit(count)
 
 
-def describe_cache(stats: CacheStats) -> str:
-    """One line about the embedding cache."""
+def describe_cache(stats: CacheStats, problem: str | None = None) -> str:
+    """One line about the embedding cache, and what is wrong with it if anything is."""
+    if problem:
+        return problem
     used, cap = stats.bytes / 2**20, stats.max_bytes / 2**30
     return f"Cache: {stats.entries} embeddings, {used:.0f} MB of {cap:.0f} GB"
 
