@@ -1,0 +1,131 @@
+"""Does the window stay alive while 40 fields embed and the canvas is panned?
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/event_loop.py [--json OUT] [--fields N]
+
+A timer of 2 ms in a real napari window with the real LiteMedSAM measures how long the Qt event loop does not come
+round. Baselines in the same run: the idle window, the same panning without any embedding (what napari and the
+drawing of the canvas cost by themselves), and the same encodes called in the main thread, as a script would. Exit
+status 1 when a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from desk import Gaps, blocked_gaps, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
+from report import RESULTS, Figure, publish
+
+SIDE = 2048
+FIELD = 128  # smaller than what the view has embedded ahead by itself, so that every field is new
+PAN_MS = 30
+TRAVEL = 0.5  # of the plane's width that the camera travels
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--fields", type=int, default=40)
+    arguments = parser.parse_args()
+    figures = measure(arguments.fields)
+    note = (
+        f"An RGB image of {SIDE} x {SIDE} in a window of 1500 x 920, panned every {PAN_MS} ms by moving the camera; "
+        f"fields of {FIELD} x {FIELD}. Panning alone shows what drawing the canvas on the CPU costs."
+    )
+    status = publish("event_loop", "The event loop while embedding and panning", figures, note)
+    if arguments.json:
+        shutil.copyfile(RESULTS / "event_loop.json", arguments.json)
+    return status
+
+
+def measure(fields: int) -> list[Figure]:
+    """Gaps when idle, panned, panned while embedding, and with the encodes in the main thread."""
+    with open_desk() as (viewer, dock):
+        show_embedded(viewer, dock, synthetic_image(0, (SIDE, SIDE)))
+        session = dock.controller.session
+        session.configure(ahead=False)  # the fields counted here are the only ones
+        wait_seconds(2)
+        idle = Gaps()
+        wait_seconds(3)
+        figures = gap_figures("idle", idle.stop())
+        figures += _panned(viewer)
+        figures += _panned_while_embedding(viewer, session, fields)
+        return figures + gap_figures("the same encodes in the main thread", blocked_gaps(dock))
+
+
+def gap_figures(what: str, gaps: dict[str, float], bars: tuple[float | None, float | None] = (None, None)):
+    return [
+        Figure(f"{what}: gap, p95", gaps["p95"], "ms", bars[0]),
+        Figure(f"{what}: gap, longest", gaps["max"], "ms", bars[1]),
+    ]
+
+
+def _panned(viewer: Any) -> list[Figure]:
+    hand, gaps = Hand(viewer), Gaps()
+    wait_seconds(5)
+    found = gaps.stop()
+    hand.stop()
+    return [
+        *gap_figures("panned, nothing embedding", found),
+        Figure("panned, nothing embedding: moves a second", hand.moves / 5, ""),
+    ]
+
+
+def _panned_while_embedding(viewer: Any, session: Any, fields: int) -> list[Figure]:
+    from napari_medsam.embedding.scheduler import FieldRequest
+    from napari_medsam.image.field import Field
+    from napari_medsam.image.plane import Plane
+
+    plane = Plane.from_array(synthetic_image(7, (SIDE, SIDE)))
+    across = 2 * SIDE // FIELD - 1
+    places = [divmod(number, across) for number in range(fields)]
+    hand, gaps, start = Hand(viewer), Gaps(), time.perf_counter()
+    wanted = [Field(row * FIELD // 2, col * FIELD // 2, FIELD, FIELD, "grid") for row, col in places]
+    waiting = [
+        session._scheduler.submit(FieldRequest(plane, session.settings.contrast, field, 20, -7))
+        for field in wanted
+    ]
+    wait_until(lambda: all(done.done() for done in waiting), 180)
+    seconds = time.perf_counter() - start
+    found = gaps.stop()
+    hand.stop()
+    hits = sum(done.result().hit for done in waiting)
+    return [
+        *gap_figures(f"panned while {fields} fields embed", found, (20, 150)),
+        Figure(f"panned while {fields} fields embed: fields that were not new", hits, "", 0),
+        Figure(f"panned while {fields} fields embed: moves a second", hand.moves / seconds, ""),
+        Figure(f"panned while {fields} fields embed: all embedded after", seconds, "s"),
+    ]
+
+
+class Hand:
+    """Moves the camera round in a circle, a step every 30 ms."""
+
+    def __init__(self, viewer: Any) -> None:
+        from qtpy.QtCore import QTimer
+
+        self.moves = 0
+        self._camera = viewer.scene.camera
+        self._camera.zoom = 2.0
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._move)
+        self._timer.start(PAN_MS)
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+    def _move(self) -> None:
+        self.moves += 1
+        angle = self.moves / 50
+        reach = SIDE * TRAVEL / 2
+        row, col = SIDE / 2 + reach * math.sin(angle), SIDE / 2 + reach * math.cos(angle)
+        self._camera.center = (0.0, row, col)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
