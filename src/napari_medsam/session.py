@@ -205,6 +205,7 @@ class Session:
     def cancel(self) -> None:
         """Drop everything queued. An encode in work ends on its own and is kept in the cache."""
         self._newest.clear()
+        self._generation = next(self._generations)  # also what has not reached the encoder's queue yet
         with self._waiting_lock:
             self._waiting.clear()
         self._scheduler.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,9 @@ class FieldFinder:
     def _look_up(self, model: Model, plane: Plane, contrast: Contrast, field: Field) -> Embedding | None:
         encoder = f"{model.encoder_hash} {model.precision}"
         whole_plane = field == whole_field(plane.shape)
-        if whole_plane and not is_large(plane):
+        if (
+            whole_plane and not is_large(plane) and len(plane.levels) == 1
+        ):  # a coarser level is not in the pixels
             return self._look_up_small(model, plane, contrast, field, encoder)
         keep = whole_plane and is_large(plane)
         with self._lock:
@@ -115,7 +118,7 @@ class FieldFinder:
         self, model: Model, plane: Plane, contrast: Contrast, field: Field, encoder: str
     ) -> Embedding | None:
         """Look a small plane up by its raw pixels: hashing them is far quicker than preparing them again."""
-        raw = plane.read(0, 0, *plane.shape)
+        raw = np.array(plane.read(0, 0, *plane.shape))  # a copy: what is hashed is what is looked up
         meaning = (raw.shape, raw.dtype, plane.rgb, contrast, encoder, model.name, model.frame)
         pixels = hashlib.sha256(repr(meaning).encode())
         pixels.update(np.ascontiguousarray(raw).view(np.uint8).data)
@@ -123,12 +126,15 @@ class FieldFinder:
         features = self.cache.get(known[0]) if known is not None else None
         if known is not None and features is not None:
             return Embedding(known[0], features, field, known[1], plane, True)
-        found = embed(model, self.cache, self.request(plane, contrast, field, 0, 0), lookup_only=True)
-        if found is not None:
-            if len(self._small) >= REMEMBERED:
-                self._small.pop(next(iter(self._small)), None)
-            self._small[pixels.digest()] = (found.key, found.window)
-        return found
+        channel_axis = 2 if raw.ndim == 3 and not plane.rgb else None
+        taken = Plane.from_array(raw, rgb=plane.rgb, channel_axis=channel_axis, name=plane.name)
+        found = embed(model, self.cache, self.request(taken, contrast, field, 0, 0), lookup_only=True)
+        if found is None:
+            return None
+        if len(self._small) >= REMEMBERED:
+            self._small.pop(next(iter(self._small)), None)
+        self._small[pixels.digest()] = (found.key, found.window)
+        return replace(found, plane=plane)
 
     def _window(self, plane: Plane, contrast: Contrast) -> Window | None:
         if not is_large(plane):
