@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from napari_medsam.errors import Cancelled
 from napari_medsam.image.field import Frame
 
 PATIENCE_S = 20.0
@@ -52,6 +55,7 @@ class FakeMedSAM:
     decode_error: Exception | None = None
     iou: float = 0.9
     closed: bool = False
+    alive: bool = True
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -108,7 +112,8 @@ class FakeMedSAM:
 class FakeLoader:
     """What `Session` loads models with: gives the models by name, and keeps what it was asked for.
 
-    `errors` are raised first, one a call. While `gate` is not set, a load waits.
+    `errors` are raised first, one a call. While `gate` is not set, a load waits; where it `obeys`, it ends when it is
+    no longer wanted.
     """
 
     models: dict[str, FakeMedSAM]
@@ -116,14 +121,19 @@ class FakeLoader:
     asked: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     loading: threading.Event = field(default_factory=threading.Event)
+    obeys: bool = True
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def __call__(self, name: str, **_options: Any) -> FakeMedSAM:
+    def __call__(self, name: str, *, stopping: Callable[[], bool] = lambda: False, **_: Any) -> FakeMedSAM:
         self.asked.append(name)
         self.loading.set()
-        assert self.gate.wait(PATIENCE_S), "nobody let the loader go on"
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.gate.wait(0.005):
+            assert time.monotonic() < deadline, "nobody let the loader go on"
+            if self.obeys and stopping():
+                raise Cancelled(f"Loading {name} was cancelled.")
         if self.errors:
             raise self.errors.pop(0)
         return self.models[name]
