@@ -29,11 +29,15 @@ class BoxFiller:
 
     planes: list[Plane] = field(default_factory=list)
     contrasts: list[Contrast] = field(default_factory=list)
+    details: list[int] = field(default_factory=list)
     hit: bool = False
 
-    def predict(self, plane: Plane, boxes: list, contrast: Contrast, region: str) -> list[Prediction]:
+    def predict(
+        self, plane: Plane, boxes: list, contrast: Contrast, region: str, detail: int
+    ) -> list[Prediction]:
         assert region == "auto"
         self._note(plane, contrast)
+        self.details.append(detail)
         return [_filled(box, plane) for box in boxes_in_plane(boxes, plane.shape)]
 
     def embed(self, plane: Plane, contrast: Contrast) -> BoxFiller:
@@ -128,6 +132,14 @@ def test_contrast_and_channels_reach_the_model(
     assert filler.contrasts[0].channels == (0,)
 
 
+def test_detail_reaches_the_segmenter_and_is_off_by_default(
+    image: Path, tmp_path: Path, filler: BoxFiller
+) -> None:
+    for options in ((), ("--detail", "1"), ("--detail", "32")):
+        assert run("segment", image, "--box", "2,3,10,20", "-o", tmp_path / "a.tif", *options) == 0
+    assert filler.details == [1, 1, 32]
+
+
 def test_a_plane_of_a_stack_and_the_channel_axis(tmp_path: Path, filler: BoxFiller) -> None:
     data = np.random.default_rng(0).integers(0, 255, (5, 2, 40, 60), dtype=np.uint8)
     np.save(tmp_path / "a.npy", data)
@@ -164,6 +176,9 @@ def test_a_failed_write_leaves_the_earlier_file(
         (["--box", "1,2,3,4", "--contrast", "9,1"], "9,1"),
         (["--box", "1,2,3,4", "--channels", "0,1,2,3"], "channels"),
         (["--box", "1,2,3,4", "--field", "all"], "--field"),
+        (["--box", "1,2,3,4", "--detail", "0"], "from 1 to 32"),
+        (["--box", "1,2,3,4", "--detail", "33"], "from 1 to 32"),
+        (["--box", "1,2,3,4", "--detail", "2.5"], "from 1 to 32"),
         (["--box", "1,2,3,4", "--device", "tpu"], "--device"),
         (["--box", "1,2,3,4", "--colour", "red"], "--colour"),
     ],

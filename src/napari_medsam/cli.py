@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_medsam import __version__
-from napari_medsam.errors import ImageError, MedSAMError
+from napari_medsam.errors import ImageError, MedSAMError, PromptError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,6 +102,11 @@ def _add_segment(verbs: Any) -> None:
         choices=["auto", "whole"],
         help="auto: small boxes get a field of their own",
     )
+    parser.add_argument(
+        "--detail", default=1, type=_detail, metavar="K",
+        help="from 2 to 32: decode each box on many overlapping fields of about 1/K of its longer side, "
+        "for thin parts of large objects (default: 1, off)",
+    )  # fmt: skip
     parser.add_argument("--plane", type=_integers, metavar="I[,J]", help="which plane of a stack, from 0")
     _add_model_options(parser)
     parser.set_defaults(run=_segment)
@@ -136,6 +141,15 @@ def _box(text: str) -> tuple[float, ...]:
     return numbers
 
 
+def _detail(text: str) -> int:
+    from napari_medsam.segment.detail import check_detail
+
+    try:
+        return check_detail(int(text))
+    except (ValueError, PromptError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no detail: give a whole number from 1 to 32") from None
+
+
 def _integers(text: str) -> tuple[int, ...]:
     return _numbers(text, int)
 
@@ -156,7 +170,8 @@ def _segment(arguments: argparse.Namespace) -> int:
     image = _with_channels(read_image(arguments.image), arguments)
     plane = image.plane(arguments.plane)
     boxes_in_plane(arguments.box, plane.shape)  # before the model is loaded
-    predictions = _segmenter(arguments).predict(plane, arguments.box, contrast, arguments.field)
+    segmenter = _segmenter(arguments)
+    predictions = segmenter.predict(plane, arguments.box, contrast, arguments.field, arguments.detail)
     _write_labels(arguments.output, _labels(predictions, plane))
     for label, prediction in enumerate(predictions, start=1):
         print(f"{label}  {prediction.box}  predicted IoU {prediction.iou:.3f}  area {prediction.area} px")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from napari_medsam.embedding.scheduler import Embedding, FieldRequest, embed
 from napari_medsam.errors import PromptError
-from napari_medsam.image.contrast import Contrast
+from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
+from napari_medsam.segment.detail import Blend, detail_fields, fill
 from napari_medsam.segment.logits import mask_from_logits
 from napari_medsam.segment.policy import FieldPolicy, centred_field
+from napari_medsam.segment.prediction import Prediction as Prediction
 from napari_medsam.segment.prompt import Box, boxes_in_plane
 
 if TYPE_CHECKING:
@@ -26,36 +28,6 @@ if TYPE_CHECKING:
 
 
 DEFAULT_POLICY = FieldPolicy()
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """One object's mask in the plane.
-
-    box: the prompt. row, col: the plane pixel of the mask's first corner. mask: (h, w) bool, as tight as it
-    goes; (0, 0) at the box's corner when nothing was found. iou: the IoU the model itself expects.
-    key: the key of the embedding it was read from. field: the field of that embedding.
-    """
-
-    box: Box
-    row: int
-    col: int
-    mask: npt.NDArray[np.bool_]
-    iou: float
-    key: str
-    field: Field
-
-    def full(self, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """The mask on a whole plane: (H, W) bool."""
-        plane = np.zeros(shape, dtype=bool)
-        height, width = self.mask.shape
-        plane[self.row : self.row + height, self.col : self.col + width] = self.mask
-        return plane
-
-    @property
-    def area(self) -> int:
-        """Pixels in the mask."""
-        return int(np.count_nonzero(self.mask))
 
 
 def predict(model: Model, embedding: Embedding, boxes: Sequence[Box]) -> list[Prediction]:
@@ -97,13 +69,16 @@ class Segmenter:
         rgb: bool | None = None,
         channel_axis: int | None = None,
         channels: Sequence[int] | None = None,
+        detail: int = 1,
     ) -> npt.NDArray[np.bool_]:
         """One mask for each box.
 
         image: a Plane, or array-like (H, W) or (H, W, 3 or 4) of any real dtype, or (with channel_axis) one
         with channels. boxes: (N, 4) half-open (r0, c0, r1, c1) in pixels. contrast: "auto", a preset such as
         "ct-soft", or "LO,HI". field: "auto" shows small boxes a field around them, "whole" always the whole plane.
-        channels: one to three channels to use. Returns (N, H, W) bool; no boxes give
+        channels: one to three channels to use. detail: 1, or K from 2 to 32 to decode each box on overlapping
+        fields of about 1 / K of its longer side, for thin parts of large objects; a box too small to be divided is
+        answered as `field` says. That is some 4 * K**2 fields to encode. Returns (N, H, W) bool; no boxes give
         (0, H, W). Raises ImageError for the image, PromptError naming a bad box's number, ModelError when the
         model fails.
         """
@@ -113,7 +88,8 @@ class Segmenter:
         choice = Contrast.parse(contrast)
         if channels is not None:
             choice = replace(choice, channels=tuple(channels))
-        masks = [prediction.full(plane.shape) for prediction in self.predict(plane, boxes, choice, field)]
+        predictions = self.predict(plane, boxes, choice, field, detail)
+        masks = [prediction.full(plane.shape) for prediction in predictions]
         return np.stack(masks) if masks else np.zeros((0, *plane.shape), dtype=bool)
 
     def predict(
@@ -122,19 +98,38 @@ class Segmenter:
         boxes: npt.ArrayLike | Sequence[Box],
         contrast: str | Contrast = "auto",
         field: str | Field = "auto",
+        detail: int = 1,
     ) -> list[Prediction]:
         """Like `segment`, but cropped masks with their predicted IoU. Nothing is encoded for no boxes."""
         prompts = boxes_in_plane(boxes, plane.shape)
         regions = [field_of(field, box, plane.shape) for box in prompts]
-        answers: list[Prediction | None] = [None] * len(prompts)
+        laid_out = [detail_fields(box, plane.shape, detail, DEFAULT_POLICY) for box in prompts]
+        blends = {n: Blend(prompts[n], fields, plane.shape) for n, fields in enumerate(laid_out) if fields}
+        answers = self._predict_in_detail(plane, contrast, blends)
         # Boxes that share a field share its embedding, whatever their order.
-        for region in dict.fromkeys(regions):
-            members = [number for number, own in enumerate(regions) if own == region]
+        undivided = {number: regions[number] for number in range(len(prompts)) if number not in blends}
+        for region in dict.fromkeys(undivided.values()):
+            members = [number for number, own in undivided.items() if own == region]
             embedding = self.embed(plane, contrast, region)
             found = predict(self.model, embedding, [prompts[number] for number in members])
-            for number, prediction in zip(members, found, strict=True):
-                answers[number] = prediction
-        return [answer for answer in answers if answer is not None]
+            answers.update(zip(members, found, strict=True))
+        return [answers[number] for number in range(len(prompts))]
+
+    def _predict_in_detail(
+        self, plane: Plane, contrast: str | Contrast, blends: Mapping[int, Blend]
+    ) -> dict[int, Prediction]:
+        """Predictions by the number of their box."""
+        if not blends:
+            return {}
+        choice = Contrast.parse(contrast)
+        window = resolve_contrast(plane, choice)  # once, not for each of many fields
+
+        def embedded(field: Field) -> Embedding:
+            return embed(self.model, self.cache, FieldRequest(plane, choice, field, window=window))
+
+        for _ in fill(self.model, embedded, blends.values()):
+            pass
+        return {number: blend.prediction() for number, blend in blends.items()}
 
     def embed(
         self, plane: Plane, contrast: str | Contrast = "auto", field: str | Field = "whole"
