@@ -25,20 +25,22 @@ def redraw(
 ) -> npt.NDArray[np.integer]:
     """Return ``region`` as it looks once ``record`` is drawn anew.
 
-    ``region`` holds the labels of ``bounds`` (h, w). The object's old pixels are given back to the predictions
-    they hid, latest first, or to the background; then its prediction is pasted under ``policy``. With ``erase``
-    nothing is pasted. The input is left alone; the result is int64, which holds every id, whatever the layer's type.
+    ``region`` holds the labels of ``bounds`` (h, w). The object's old pixels outside its prediction are given back to
+    the predictions they hid, latest first, or to the background; what it held and still claims stays its own. Then
+    the prediction is pasted under ``policy``. With ``erase`` nothing is claimed or pasted. The input is left alone;
+    the result is int64, which holds every id, whatever the layer's type.
     """
     drawn = region.astype(np.int64)
-    freed = region == record.id
-    drawn[freed] = 0
     rest = [other for other in others if other.id != record.id]
+    patch = None if erase else record.patch
+    claimed = np.zeros(drawn.shape, dtype=bool) if patch is None else patch.within(bounds)
+    freed = (region == record.id) & ~claimed
+    drawn[freed] = 0
     if freed.any():
         _give_back(drawn, freed, bounds, rest)
-    patch = record.patch
-    if not erase and patch is not None and patch.mask.any():
+    if claimed.any():
         protected = _protected(drawn, rest) if policy == "corrected" else ()
-        drawn[paste(drawn, patch.within(bounds), record.id, policy, protected)] = record.id
+        drawn[paste(drawn, claimed, record.id, policy, protected)] = record.id
     return drawn
 
 
