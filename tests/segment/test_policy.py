@@ -51,15 +51,15 @@ def test_the_grid_field_of_a_box_is_one_of_the_fields_embedded_ahead(
 def test_a_nudged_box_meets_the_same_field() -> None:
     fields = {centred_field(Box(500 + d, 700, 560 + d, 750), (2000, 2000), POLICY) for d in range(3)}
     assert len(fields) <= 2
-    sizes = {centred_field(Box(500, 700, 560 + d, 750), (2000, 2000), POLICY).height for d in range(3)}
-    assert len(sizes) == 1
+    sizes = {centred_field(Box(500, 700, 560 + d, 750), (2000, 2000), POLICY).height for d in range(12)}
+    assert len(sizes) == 2
 
 
 def test_large_boxes_see_the_whole_plane_and_small_ones_do_not() -> None:
     assert centred_field(Box(0, 0, 300, 300), (512, 512), POLICY) == whole_field((512, 512))
     small = centred_field(Box(100, 100, 140, 140), (512, 512), POLICY)
     assert small.kind == "centred"
-    assert 100 <= small.height <= 140
+    assert 120 <= small.height <= 145
     tiny = centred_field(Box(100, 100, 103, 103), (512, 512), POLICY)
     assert tiny.height >= POLICY.smallest
 
@@ -67,7 +67,7 @@ def test_large_boxes_see_the_whole_plane_and_small_ones_do_not() -> None:
 def test_a_narrow_plane_cuts_the_field() -> None:
     field = centred_field(Box(2, 1000, 30, 1100), (40, 4000), POLICY)
     assert (field.height, field.kind) == (40, "centred")
-    assert 250 <= field.width <= 400
+    assert 300 <= field.width <= 400
 
 
 def test_grid_fields_cover_the_view_nearest_first() -> None:

@@ -22,11 +22,11 @@ class FieldPolicy:
     raster of side / snap. grid_room: least side of a grid field over the box's longer side.
     """
 
-    context: float = 2.5
+    context: float = 3.0
     whole_above: float = 0.5
     smallest: int = 32
-    steps: int = 3
-    snap: int = 12
+    steps: int = 4
+    snap: int = 16
     grid_room: float = 2.0
 
 
