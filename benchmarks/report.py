@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "out" / "benchmarks"
-PLACES = ("--json", "--data", "--upstream")  # options that name places on one machine
+PLACES = ("--json", "--data")  # options that name places on one machine
 
 
 def load_average() -> float | None:
@@ -84,7 +84,7 @@ def command(argv: Sequence[str]) -> str:
         if word in PLACES:
             next(rest, None)
         elif not word.startswith(tuple(f"{place}=" for place in PLACES)):
-            words.append(word)
+            words.append("FOLDER" if os.sep in word else word)
     return " ".join(words)
 
 
