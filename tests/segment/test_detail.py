@@ -104,6 +104,8 @@ def test_small_boxes_and_detail_1_are_not_divided() -> None:
 def test_other_details_are_refused(model: Any, detail: Any) -> None:
     with pytest.raises(PromptError, match="whole number from 1"):
         Segmenter(model).segment(np.zeros(SHAPE, np.uint8), [[0, 0, 400, 500]], detail=detail)
+    with pytest.raises(PromptError, match="whole number from 1"):
+        Segmenter(model).segment(np.zeros(SHAPE, np.uint8), [], detail=detail)
     assert model.encoded == []
 
 

@@ -1,7 +1,9 @@
 """An object too large for one fine field, decoded field by field: its box clipped to each, the logits blended.
 
 A field shows 256 x 256 pixels to the model, however large it is. Thin structures, vessels for one, are lost when the
-whole object is fitted into one; here the object is laid out over the fields of a grid of its own fineness.
+whole object is fitted into one; here the object is laid out over the fields of a grid of its own fineness. That pays
+for a decoder fine-tuned on such fields. The released one expects to see where an object ends: on compact objects it
+does worse in detail than on one field (benchmarks/detail.py).
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ MOST_DETAIL = 32
 
 LEAST_SHARE = 0.25
 """A field that holds less of the box than this share of its side says little about it, and its neighbour, half a
-side further in, holds all of that and more: it is left out. Up to a half, every pixel of the box stays covered."""
+side further in, holds all of that and more: it is left out. Up to a half, every pixel of the box stays covered.
+Cells of em_isbi2012 score alike (within 0.03) from 2 / 256 to a half: it only saves encodes."""
 
 _RIM = 0.01  # weight of a field's outermost pixels over that of its middle
 

@@ -15,7 +15,7 @@ from napari_medsam.errors import PromptError
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.detail import Blend, detail_fields, fill
+from napari_medsam.segment.detail import Blend, check_detail, detail_fields, fill
 from napari_medsam.segment.logits import mask_from_logits
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prediction import Prediction as Prediction
@@ -77,10 +77,10 @@ class Segmenter:
         with channels. boxes: (N, 4) half-open (r0, c0, r1, c1) in pixels. contrast: "auto", a preset such as
         "ct-soft", or "LO,HI". field: "auto" shows small boxes a field around them, "whole" always the whole plane.
         channels: one to three channels to use. detail: 1, or K from 2 to 32 to decode each box on overlapping
-        fields of about 1 / K of its longer side, for thin parts of large objects; a box too small to be divided is
-        answered as `field` says. That is some 4 * K**2 fields to encode. Returns (N, H, W) bool; no boxes give
-        (0, H, W). Raises ImageError for the image, PromptError naming a bad box's number, ModelError when the
-        model fails.
+        fields of about 1 / K of its longer side, some 4 * K**2 of them; for thin parts of large objects with a
+        decoder fine-tuned on them. A box too small to be divided is answered as `field` says.
+        Returns (N, H, W) bool; no boxes give (0, H, W). Raises ImageError for the image, PromptError naming a bad
+        box's number or for a detail outside 1..32, ModelError when the model fails.
         """
         plane = image
         if not isinstance(image, Plane):
@@ -101,6 +101,7 @@ class Segmenter:
         detail: int = 1,
     ) -> list[Prediction]:
         """Like `segment`, but cropped masks with their predicted IoU. Nothing is encoded for no boxes."""
+        check_detail(detail)
         prompts = boxes_in_plane(boxes, plane.shape)
         regions = [field_of(field, box, plane.shape) for box in prompts]
         laid_out = [detail_fields(box, plane.shape, detail, DEFAULT_POLICY) for box in prompts]
