@@ -20,7 +20,8 @@ from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.prompt import Box
-from napari_medsam.session import Session, Settings
+from napari_medsam.session import Session
+from napari_medsam.settings import Settings
 
 KEY = PlaneKey((None, None), (0, 1))
 BIG = Box(20, 30, 200, 220)  # over half of the plane: answered from the whole plane
@@ -564,3 +565,53 @@ class TestChangedPixels:
         [third] = bench.add(plane, self.BOX)
         bench.wait(bench.predicted(third))
         assert bench.document[third].prediction.key != bench.document[1].prediction.key  # type: ignore[union-attr]
+
+
+class TestDetail:
+    SETTINGS = Settings(ahead=False, detail=2)
+
+    def test_a_large_box_is_blended_from_finer_fields(self, make_bench: Callable[..., Bench]) -> None:
+        bench = make_bench(settings=self.SETTINGS)
+        [number] = bench.add(make_plane(), BIG)
+        bench.wait(lambda: bench.session.awaited(bench.document) == [])
+        assert bench.document[number].prediction is not None
+        assert (bench.mask(number) ^ inside(BIG)).sum() <= 2 * (180 + 190)  # the rim, at most a pixel wide
+        assert len(bench.model.encoded) > 4
+
+    def test_what_is_embedded_answers_first_and_the_blend_replaces_it(
+        self, make_bench: Callable[..., Bench]
+    ) -> None:
+        bench = make_bench(settings=self.SETTINGS)
+        plane = make_plane()
+        bench.session.show(plane)
+        bench.wait(lambda: bench.all("shown") == [("cells", False)])
+        bench.model.hold()
+        [number] = bench.add(plane, BIG)
+        bench.wait(bench.predicted(number))
+        first = bench.document[number].prediction
+        assert first is not None
+        assert first.field == whole_field((256, 256))
+        assert bench.session.awaited(bench.document) == [number]
+        bench.model.release()
+        bench.wait(lambda: bench.session.awaited(bench.document) == [])
+        assert bench.document[number].turn == 2
+
+    def test_a_corrected_object_is_left_alone_by_the_blend(self, make_bench: Callable[..., Bench]) -> None:
+        bench = make_bench(settings=self.SETTINGS)
+        bench.model.hold()
+        [number] = bench.add(make_plane(), BIG)
+        bench.session.withdraw(bench.document, number)  # what a stroke of the brush does
+        bench.model.release()
+        bench.wait(bench.idle())
+        bench.run_posted()
+        assert bench.document[number].prediction is None
+        assert bench.all("predicted") == []
+
+    def test_a_failing_field_is_told_once(self, make_bench: Callable[..., Bench]) -> None:
+        bench = make_bench(settings=self.SETTINGS)
+        bench.model.encode_error = ModelError("no luck")
+        [number] = bench.add(make_plane(), BIG)
+        bench.wait(lambda: bool(bench.all("failed")))
+        bench.wait(bench.idle())
+        bench.run_posted()
+        assert [failed for failed, _ in bench.all("failed")] == [number]

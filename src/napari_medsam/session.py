@@ -18,10 +18,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from dataclasses import field as dataclass_field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +29,14 @@ from psygnal import Signal
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import Embedding, EmbeddingScheduler, Progress
 from napari_medsam.errors import Cancelled, MedSAMError, ModelError
-from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.model.holder import Choice, Loader, ModelHolder
+from napari_medsam.model.holder import Loader, ModelHolder
+from napari_medsam.segment.detail import Blend, detail_fields
 from napari_medsam.segment.finder import FieldFinder, Seen, shown_whole
 from napari_medsam.segment.policy import grid_fields, grid_side
 from napari_medsam.segment.predict import Prediction, predict
+from napari_medsam.settings import Settings
 
 if TYPE_CHECKING:
     from napari_medsam.document.objects import Document
@@ -51,26 +51,6 @@ AHEAD_FIELDS = 24
 
 Bounds = tuple[int, int, int, int]
 Post = Callable[[Callable[[], None]], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user chose: a registry name or checkpoint file, the device, the encoder backend, the contrast.
-
-    field: "auto" answers a small box from a field around it, "whole" every box from the whole plane. ahead: embed
-    the fields under the view before anybody asks.
-    """
-
-    model: str = "lite-medsam"
-    device: str = "auto"
-    backend: str = "auto"
-    contrast: Contrast = dataclass_field(default_factory=Contrast)
-    field: str = "auto"
-    ahead: bool = True
-
-    @property
-    def choice(self) -> Choice:
-        return Choice(self.model, self.device, self.backend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,18 +237,49 @@ class Session:
             except Exception as error:
                 self._fail([ask], error)
                 continue
+            fine = detail_fields(ask.box, plane.shape, settings.detail, self._finder.policy)
             sharpest = found is not None and found.field == wanted
             if found is not None:
-                self._decode([ask], found, last=sharpest)
-            if not sharpest:
+                self._decode([ask], found, last=sharpest and not fine)
+            if fine:
+                self._answer_in_detail(ask, fine, settings)
+            elif not sharpest:
                 missing.setdefault(wanted, []).append(ask)
         for wanted, asks in missing.items():
-            try:
-                request = self._finder.request(plane, settings.contrast, wanted, PROMPT, -1)
-            except Exception as error:
-                self._fail(asks, error)
-                continue
-            self._scheduler.submit(request).add_done_callback(partial(self._on_embedded, asks))
+            self._embed_then(asks, plane, wanted, settings, partial(self._decode, asks))
+
+    def _answer_in_detail(self, ask: _Ask, fine: list[Field], settings: Settings) -> None:
+        blend = Blend(ask.box, fine, ask.plane.shape)
+        for wanted in fine:
+            self._embed_then([ask], ask.plane, wanted, settings, partial(self._blend, ask, blend))
+
+    def _embed_then(
+        self,
+        asks: list[_Ask],
+        plane: Plane,
+        wanted: Field,
+        settings: Settings,
+        then: Callable[[Embedding], None],
+    ) -> None:
+        """Have a field encoded, first in line, and go on with it on the prompt thread."""
+        try:
+            request = self._finder.request(plane, settings.contrast, wanted, PROMPT, -1)
+        except Exception as error:
+            self._fail(asks, error)
+        else:
+            self._scheduler.submit(request).add_done_callback(partial(self._on_embedded, asks, then))
+
+    def _blend(self, ask: _Ask, blend: Blend, embedding: Embedding) -> None:
+        """Blend one more field in; the last one makes the mask."""
+        if not self._wanted(ask):
+            return
+        try:
+            blend.add(self._holder.get(), embedding)
+        except Exception as error:
+            self._fail([ask], error)
+            return
+        if not blend.awaited:
+            self._post(partial(self._arrived, ask, blend.prediction(), True))
 
     def _best(self, ask: _Ask, settings: Settings, seen: Seen) -> Embedding | None:
         model = self.model
@@ -295,9 +306,8 @@ class Session:
 
     def _try_load(self) -> None:
         try:
-            self._holder.get()
-        except Cancelled:
-            pass
+            with suppress(Cancelled):
+                self._holder.get()
         except Exception as error:
             self._post(partial(self.notice.emit, _message(error, self.settings.model)))
 
@@ -319,21 +329,21 @@ class Session:
         if done.cancelled() or self._closed:
             return
         error = done.exception()
-        if isinstance(error, CancelledError):
-            return
         if error is not None:
             self._post(partial(self._shown_failed, generation, plane, _message(error, plane.name)))
         else:
             self._post(partial(self._shown_ready, generation, plane, done.result().hit))
 
-    def _on_embedded(self, asks: list[_Ask], done: Future[Embedding]) -> None:
+    def _on_embedded(
+        self, asks: list[_Ask], then: Callable[[Embedding], None], done: Future[Embedding]
+    ) -> None:
         if done.cancelled() or self._closed:
             return
         error = done.exception()
         if error is not None:
             self._fail(asks, error)
         else:
-            self._prompts_later(partial(self._decode, asks, done.result()))
+            self._prompts_later(partial(then, done.result()))
 
     # back in the owner's thread -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from fake_medsam import FakeMedSAM
 from ui_desk import Desk, filled
 
 from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.session import Settings
+from napari_medsam.settings import Settings
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 

@@ -12,7 +12,7 @@ from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QTimer
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.session import Settings
+from napari_medsam.settings import Settings
 from napari_medsam.ui.dock import MedSAMDock
 from napari_medsam.ui.work import Work
 

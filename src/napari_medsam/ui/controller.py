@@ -18,7 +18,8 @@ from napari_medsam.embedding.scheduler import IDLE, Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.holder import Loader
 from napari_medsam.model.remote import start_model
-from napari_medsam.session import Bounds, Session, Settings
+from napari_medsam.session import Bounds, Session
+from napari_medsam.settings import Settings
 from napari_medsam.ui.bridge import MainThread
 from napari_medsam.ui.geometry import displayed_plane, layer_shape
 from napari_medsam.ui.work import METADATA_KEY, Choices, Work

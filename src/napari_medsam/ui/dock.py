@@ -19,12 +19,14 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
+from napari_medsam.segment.detail import MOST_DETAIL
 from napari_medsam.ui.controller import Controller
 from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
 from napari_medsam.ui.tables import ClassList, ObjectTable
@@ -97,6 +99,11 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
             value=next(label for label, name in FIELDS.items() if name == settings.field),
             tooltip="Small objects are found far better in a field around their box than on the whole plane",
         )
+        self.detail = QSpinBox()
+        self.detail.setRange(1, MOST_DETAIL)
+        self.detail.setValue(settings.detail)
+        self.detail.setKeyboardTracking(False)
+        self.detail.setToolTip("Above 1, a large box is decoded piece by piece on fields that much finer")
         self.draw = QPushButton("Draw boxes")
         self.draw.setToolTip("Make the boxes and masks layers for this image and choose the rectangle tool")
         self.status = QLabel("Open an image to begin.")
@@ -124,7 +131,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         form.addRow("Model", self.model)
         form.addRow("Contrast", self.contrast)
         form.addRow(self.channels)
-        form.addRow("Field", self.field.native)
+        form.addRow("Field", _row_widget(self.field.native, QLabel("Detail"), self.detail))
         bar = _row(self.progress, self.cancel)
         below = QFormLayout()
         below.addRow("Classes", self.classes)
@@ -150,6 +157,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.model.changed.connect(lambda name: controller.configure(model=name))
         self.model.device_changed.connect(lambda device: controller.configure(device=device))
         self.field.changed.connect(lambda label: controller.configure(field=FIELDS[label]))
+        self.detail.valueChanged.connect(lambda detail: controller.configure(detail=detail))
         controller.session.downloading.connect(self._on_download)
         self.contrast.changed.connect(self._on_contrast)
         self.channels.axis_changed.connect(controller.set_channel_axis)
@@ -309,6 +317,12 @@ def describe_cache(stats: CacheStats, problem: str | None = None) -> str:
         return problem
     used, cap = stats.bytes / 2**20, stats.max_bytes / 2**30
     return f"Cache: {stats.entries} embeddings, {used:.0f} MB of {cap:.0f} GB"
+
+
+def _row_widget(*widgets: QWidget) -> QWidget:
+    holder = QWidget()
+    holder.setLayout(_row(*widgets))
+    return holder
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:
