@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,18 @@ def openvino_dtype(cpu_info: Path = _CPU_INFO) -> str:
         return "float32"
 
 
+def import_openvino() -> Any:
+    """The openvino module, imported without its telemetry.
+
+    Its import reports to its makers, by a forked process that may wait for ever with our streams in its hands.
+    Nobody asked for that, and what is done with a user's images is told to nobody.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+    import openvino
+
+    return openvino
+
+
 class OpenVinoEncoder:
     """An encoder in OpenVINO: float32 on any CPU, bfloat16 where the CPU has matrix units for it.
 
@@ -44,8 +57,7 @@ class OpenVinoEncoder:
     def __init__(
         self, make_module: Callable[[], nn.Module], size: int, encoder_hash: str, folder: Path
     ) -> None:
-        import openvino as ov
-
+        ov = import_openvino()
         dtype = openvino_dtype()
         self.precision = f"openvino-{dtype}"
         core = ov.Core()
@@ -76,9 +88,9 @@ def _graph(module: nn.Module, size: int) -> Any:
         return tinyvit_graph(module, size)
     import warnings
 
-    import openvino as ov
     import torch
 
+    ov = import_openvino()
     with warnings.catch_warnings():  # tracing segment-anything's asserts and size checks, which hold here
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=DeprecationWarning)

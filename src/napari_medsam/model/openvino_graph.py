@@ -79,9 +79,11 @@ class _Graph:
 
 def tinyvit_graph(module: TinyViT, size: int) -> Any:
     """An openvino Model: (1, 3, size, size) to (1, C, n, n), float32."""
-    import openvino as ov
     import torch
 
+    from napari_medsam.model.openvino_encoder import import_openvino
+
+    ov = import_openvino()
     graph = _Graph()
     pixels = graph.op.parameter([1, 3, size, size], np.float32, name="pixels")
     with torch.no_grad():

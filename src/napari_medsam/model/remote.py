@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -51,6 +53,7 @@ class ModelProcess:
             # Threads that spin while they wait take the core from the window and from each other.
             env={"OMP_WAIT_POLICY": "passive", **os.environ},
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            start_new_session=True,  # so that what it starts itself can be ended with it
         )
         self._reader = Thread(target=self._read, name="medsam-model", daemon=True)
         self._reader.start()
@@ -84,15 +87,26 @@ class ModelProcess:
         """End the process, whatever it is doing, and the thread that listens to it."""
         with self._lock:
             self._ended = True
-        self._process.kill()
+        self._kill()
         self._process.wait(SHUTDOWN_S)
         self._reader.join(SHUTDOWN_S)
+        if (
+            self._reader.is_alive()
+        ):  # somebody else holds the stream open; closing it now would wait for the reader
+            return
         for stream in (self._process.stdin, self._process.stdout):
             try:
                 if stream is not None:
                     stream.close()
             except OSError:  # a request was half written when the process ended
                 pass
+
+    def _kill(self) -> None:
+        if sys.platform == "win32":
+            self._process.kill()
+        elif self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
