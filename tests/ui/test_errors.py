@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fake_medsam import FakeMedSAM
@@ -9,6 +11,7 @@ from ui_desk import Desk, filled
 
 from napari_medsam.errors import CheckpointError, ModelError
 from napari_medsam.settings import Settings
+from napari_medsam.ui import controls
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 
@@ -78,7 +81,7 @@ def test_another_model_answers_all_boxes_anew(open_desk: object, image: np.ndarr
     desk = open_desk(models=models)  # type: ignore[operator]
     desk.open(image)
     desk.add_boxes(A)
-    desk.dock.model.value = "sam-vit-b"
+    desk.dock.model.name.setCurrentText("sam-vit-b")
     desk.wait(lambda: desk.painted == [1, 1])
     assert desk.loader.asked == ["lite-medsam", "sam-vit-b"]
     assert models["sam-vit-b"].decoded == [A]
@@ -113,3 +116,22 @@ def test_labels_of_the_users_own_type_are_used(desk: Desk, image: np.ndarray) ->
     assert labels.data.dtype == np.uint8
     assert np.array_equal(labels.data == 7, filled(image.shape, A))
     assert (labels.data[:20, :20] == 6).all()
+
+
+def test_a_checkpoint_file_is_chosen_in_the_dock(
+    open_desk: object, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = str(tmp_path / "own.pth")
+    desk = open_desk(models={"lite-medsam": FakeMedSAM(), own: FakeMedSAM(name="own")})  # type: ignore[operator]
+    desk.open(image)
+    choice = desk.dock.model
+    monkeypatch.setattr(controls.QFileDialog, "getOpenFileName", lambda *_: ("", ""))
+    choice.name.setCurrentText(controls.FROM_FILE)
+    assert choice.name.currentText() == "lite-medsam"  # nothing picked: nothing changed
+    monkeypatch.setattr(controls.QFileDialog, "getOpenFileName", lambda *_: (own, ""))
+    choice.name.setCurrentText(controls.FROM_FILE)
+    assert choice.name.currentText() == "own.pth"
+    desk.wait(lambda: desk.loader.asked[-1] == own)
+    choice.device.setCurrentText("cpu")
+    assert (desk.session.settings.model, desk.session.settings.device) == (own, "cpu")
+    desk.wait(lambda: desk.session.model is not None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_medsam import FakeMedSAM
+from fake_medsam import FakeLoader, FakeMedSAM
 from qtpy.QtCore import QCoreApplication, QEvent
 from ui_desk import Desk, corners, filled
 
@@ -154,6 +157,20 @@ class TestImageGoes:
         assert desk.mask(second)[:, 770:].any()
         assert not desk.mask(second)[:, :766].any()
 
+    def test_replaced_pixels_are_let_go_of(self, desk: Desk) -> None:
+        pixels = np.full((1536, 1536), 200, np.uint8)
+        gone = weakref.ref(pixels)
+        layer = desk.open(pixels)
+        desk.add_boxes((300, 300, 600, 1200))
+        layer.data = np.full((1536, 1536), 100, np.uint8)
+        del pixels
+        desk.wait(lambda: len(desk.shown) == 2)
+        desk.add_boxes((600, 300, 900, 1200))
+        desk.shown.clear()
+        desk.settle()
+        gc.collect()
+        assert gone() is None
+
 
 class TestLayersGo:
     def test_deleted_masks_come_back_with_the_next_box(self, desk: Desk, image: np.ndarray) -> None:
@@ -213,12 +230,22 @@ class TestEnd:
     def test_a_dock_closed_by_the_user_ends_its_session(self, held: Desk, image: np.ndarray) -> None:
         held.viewer.window.remove_dock_widget(held.dock)
         assert held.model.closed
-        held.qtbot.waitUntil(lambda: not any(t.name.startswith("medsam") for t in _threads()))
+        held.wait(lambda: not any(t.name.startswith("medsam") for t in threading.enumerate()))
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         held.viewer.add_image(image, name="later")
         held.viewer.layers.remove("first")
         held.settle()
         assert held.painted == []
+
+    def test_a_dock_opened_again_takes_up_the_boxes(self, desk: Desk, image: np.ndarray) -> None:
+        desk.open(image)
+        desk.add_boxes(A)
+        viewer = desk.viewer
+        viewer.window.remove_dock_widget(desk.dock)
+        again = Desk(viewer, desk.qtbot, desk.folder, desk.loader)
+        again.wait(lambda: again.painted == [1])
+        assert np.array_equal(again.mask(1), filled(image.shape, A))
+        assert len(again.model.encoded) == 1  # the cache is the same
 
     def test_a_dock_that_floats_goes_on(self, desk: Desk, image: np.ndarray) -> None:
         holder = desk.dock.parent()
@@ -236,20 +263,12 @@ class TestEnd:
     def test_a_dock_opened_after_the_image_finds_it(
         self, make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Any, image: np.ndarray
     ) -> None:
-        from fake_medsam import FakeLoader
-
         viewer = make_napari_viewer()
         layer = viewer.add_image(image)
         desk = Desk(viewer, qtbot, tmp_path, FakeLoader({"lite-medsam": FakeMedSAM()}))
         desk.wait(lambda: bool(desk.shown))
         assert desk.work.image is layer
         desk.add_boxes(A)
-
-
-def _threads() -> list[Any]:
-    import threading
-
-    return threading.enumerate()
 
 
 class TestActivity:
