@@ -39,7 +39,7 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data")
-    parser.add_argument("--objects", type=int, default=2, help="of each set, one an image")
+    parser.add_argument("--objects", type=int, default=1, help="of each set, one an image")
     parser.add_argument("--details", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
@@ -51,7 +51,9 @@ def main() -> int:
             for name in options.sets
             for figure in _figures(segmenter, data / name, options.objects, options.details)
         ]
-    note = "DSC of the released decoder; " + f"{options.objects} objects of each set, the same for each row."
+    note = (
+        "DSC of the released decoder; " + f"{options.objects} object(s) of each set, the same for each row."
+    )
     status = publish("detail", "Large objects, field by field", figures, note)
     if options.json:
         shutil.copyfile(RESULTS / "detail.json", options.json)
