@@ -104,8 +104,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.detail.setValue(settings.detail)
         self.detail.setKeyboardTracking(False)
         self.detail.setToolTip(
-            "Above 1, a large box is decoded piece by piece on finer fields: for decoders fine-tuned on thin structures; "
-            "the released one seldom gains"
+            "Above 1, a large box is decoded piece by piece on finer fields: for decoders fine-tuned on "
+            "thin structures; the released one seldom gains"
         )
         self.draw = QPushButton("Draw boxes")
         self.draw.setToolTip("Make the boxes and masks layers for this image and choose the rectangle tool")
