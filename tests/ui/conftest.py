@@ -17,6 +17,7 @@ if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from fake_medsam import FakeLoader, FakeMedSAM
+from npe2 import PluginManager
 from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import QApplication
 from ui_desk import Desk
@@ -67,15 +68,27 @@ def image() -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
+def no_plugin_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """napari looks for plugins with each viewer, which takes a quarter of a second; no test here needs them."""
+    monkeypatch.setattr(PluginManager, "discover", lambda *_, **__: 0)
+
+
+@pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fail a test after which one of our threads or widgets lives on, although its viewer is gone."""
     yield
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     QApplication.processEvents()
-    gc.collect()
-    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("medsam")]
-    assert not threads, f"threads outlive the viewer: {threads}"
-    left = [
-        type(w).__name__ for w in QApplication.allWidgets() if type(w).__module__.startswith("napari_medsam")
-    ]
-    assert not left, f"widgets outlive the viewer: {left}"
+    if _threads() or _widgets():
+        gc.collect()
+    assert not _threads(), f"threads outlive the viewer: {_threads()}"
+    assert not _widgets(), f"widgets outlive the viewer: {_widgets()}"
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("medsam")]
+
+
+def _widgets() -> list[str]:
+    kinds = [type(widget) for widget in QApplication.allWidgets()]
+    return [kind.__name__ for kind in kinds if kind.__module__.startswith("napari_medsam")]

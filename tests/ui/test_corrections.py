@@ -52,6 +52,15 @@ class TestCorrections:
         two.paint(0, slice(50, 60), slice(70, 90))
         assert corrected(two) == [True, False]
 
+    def test_the_polygon_and_the_bucket_correct_too(self, two: Desk) -> None:
+        two.labels.paint_polygon([[30, 100], [30, 140], [60, 140], [60, 100]], 1)
+        assert corrected(two) == [True, False]
+        two.undo()
+        assert corrected(two) == [False, False]
+        two.labels.fill((200, 50), 0)
+        assert corrected(two) == [False, True]
+        assert not two.mask(2).any()
+
     def test_a_stroke_over_two_objects_corrects_both(self, two: Desk, image: np.ndarray) -> None:
         two.paint(2, slice(100, 160), slice(60, 80))
         assert corrected(two) == [True, True]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.layers import Shapes
 from qtpy.QtCore import Qt
-from ui_desk import Desk, corners, filled
+from ui_desk import Desk, corners, filled, named
 
 from napari_medsam.ui.pointer import Pointer
 
@@ -113,18 +113,17 @@ class TestMouse:
         hand.drag([(39.5, 59.5), (119.5, 179.5)])
         desk.wait(lambda: desk.painted == [1])
 
-    @pytest.mark.parametrize("tool", ["add_rectangle", "add_polygon", "add_ellipse"])
     def test_a_shape_drawn_outside_is_refused_and_the_tool_still_works(
-        self, mouse_desk: Desk, image: np.ndarray, tool: str
+        self, mouse_desk: Desk, image: np.ndarray
     ) -> None:
         desk = mouse_desk
         desk.open(image)
         desk.dock.draw.click()
-        desk.shapes.mode = tool
         desk.viewer.scene.camera.zoom /= 3
         hand = Pointer(desk.viewer)
 
-        def draw(*points: tuple[float, float]) -> None:
+        def draw(tool: str, *points: tuple[float, float]) -> None:
+            desk.shapes.mode = tool
             if tool != "add_polygon":
                 hand.drag([points[0], points[2]])
                 return
@@ -133,14 +132,16 @@ class TestMouse:
                 hand.drag([point])
             desk.qtbot.keyClick(hand.canvas, Qt.Key.Key_Escape)
 
-        draw((-200, -200), (-200, -100), (-100, -100), (-100, -200))
-        desk.settle()
-        assert desk.shapes.nshapes == 0
-        assert "outside" in desk.said[-1]
-
-        draw((40, 60), (40, 180), (120, 180), (120, 60))
-        desk.wait(lambda: len(desk.painted) == 1)
-        assert desk.shapes.nshapes == 1
+        for number, tool in enumerate(("add_rectangle", "add_polygon", "add_ellipse")):
+            with named(tool):
+                desk.said.clear()
+                draw(tool, (-200, -200), (-200, -100), (-100, -100), (-100, -200))
+                desk.settle()
+                assert desk.shapes.nshapes == number
+                assert "outside" in desk.said[-1]
+                draw(tool, (40, 60), (40, 180), (120, 180), (120, 60))
+                desk.wait(lambda: desk.ids == desk.painted)
+                assert desk.shapes.nshapes == number + 1
 
 
 class TestScripts:
@@ -160,17 +161,18 @@ class TestScripts:
         assert desk.ids == [1]
         assert len(desk.model.decoded) == 2
 
-    @pytest.mark.parametrize(
-        ("edges", "reason"),
-        [((50, 50, 50, 90), "no area"), ((50, 50, 90, 50), "no area"), ((300, 10, 340, 60), "outside")],
-    )
-    def test_a_box_that_cannot_be_used_is_taken_off_with_a_message(
-        self, desk: Desk, image: np.ndarray, edges: tuple[float, ...], reason: str
+    def test_boxes_that_cannot_be_used_are_taken_off_with_a_message(
+        self, desk: Desk, image: np.ndarray
     ) -> None:
         desk.open(image)
-        desk.add_boxes(A, edges, B)
-        assert reason in desk.said[-1]
-        assert desk.shapes.nshapes == 2
+        flat, thin, away = (50, 50, 50, 90), (50, 50, 90, 50), (300, 10, 340, 60)
+        desk.add_boxes(A, flat, thin, away, B)
+        assert [("no area" in text, "outside" in text) for text in desk.said] == [
+            (True, False),
+            (True, False),
+            (False, True),
+        ]
+        desk.settle()
         assert list(desk.shapes.features["object"]) == [1, 2]
         assert np.array_equal(desk.mask(1), filled(image.shape, A))
         assert np.array_equal(desk.mask(2), filled(image.shape, B))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_medsam import FakeMedSAM
 from napari.layers import Image
-from ui_desk import Desk, corners
+from ui_desk import Desk, corners, named
 
 from napari_medsam.segment.predict import Segmenter
 from napari_medsam.ui.pointer import Pointer
@@ -115,9 +115,14 @@ def on_layer(case: Case) -> np.ndarray:
     return np.array([(*case.lead, row, col, *case.tail) for row, col in CORNERS], dtype=float)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_mask_is_that_of_the_plain_array(desk: Desk, expected: np.ndarray, name: str) -> None:
-    case = CASES[name]
+def test_the_mask_is_that_of_the_plain_array(desk: Desk, expected: np.ndarray) -> None:
+    for name, case in CASES.items():
+        with named(name):
+            check_mask(desk, case, expected)
+        desk.start_over()
+
+
+def check_mask(desk: Desk, case: Case, expected: np.ndarray) -> None:
     layer = show(desk, case)
 
     # By a layer of the user's own, without any transform, that holds the box in world coordinates.
@@ -147,9 +152,14 @@ def test_the_mask_is_that_of_the_plain_array(desk: Desk, expected: np.ndarray, n
     )
 
 
-@pytest.mark.parametrize("name", ["transposed view", "channels in the middle", "channels last", "stack"])
-def test_corrections_and_deletions_are_recognised_there_too(desk: Desk, name: str) -> None:
-    case = CASES[name]
+def test_corrections_and_deletions_are_recognised_there_too(desk: Desk) -> None:
+    for name in ("transposed view", "channels in the middle", "channels last", "stack"):
+        with named(name):
+            check_corrections(desk, CASES[name])
+        desk.start_over()
+
+
+def check_corrections(desk: Desk, case: Case) -> None:
     show(desk, case)
     desk.dock.draw.click()
     world = [desk.work.image.data_to_world(corner) for corner in on_layer(case)]

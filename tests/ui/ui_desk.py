@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ class Desk:
             self.wait(lambda: set(new) <= set(self.painted))
         return new
 
+    def start_over(self) -> None:
+        """Take all layers away and forget what happened: a new viewer would take a second."""
+        self.viewer.layers.clear()
+        self.viewer.dims.order = tuple(range(self.viewer.dims.ndim))
+        self.session.cache.clear()
+        for kept in (
+            self.said,
+            self.statuses,
+            self.painted,
+            self.shown,
+            self.model.encoded,
+            self.model.decoded,
+        ):
+            kept.clear()
+
     def move_box(self, object_id: int, box: BoxEdges, *, wait: bool = True) -> None:
         """Give an object's shape other corners, as a script would, and wait for its new mask."""
         row = list(self.shapes.features["object"]).index(object_id)
@@ -131,6 +147,16 @@ class Desk:
 
     def mask(self, object_id: int) -> np.ndarray:
         return np.asarray(self.labels.data) == object_id
+
+
+@contextmanager
+def named(case: str) -> Iterator[None]:
+    """Say in a failure which of the cases of one test it was."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"case: {case}")
+        raise
 
 
 def corners(box: BoxEdges, ndim: int = 2, at: Sequence[float] = ()) -> np.ndarray:
