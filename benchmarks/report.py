@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,7 +27,26 @@ def load_average() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-LOAD_BEFORE = load_average()  # before the benchmark itself adds to it
+def busy_seconds() -> tuple[float, float] | None:
+    """Seconds of processor time spent by all programs since the machine started, and now's clock; Linux only."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _idle, _wait, irq, soft, *_ = map(int, stat.read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK"), time.monotonic()
+
+
+LOAD_BEFORE, BUSY_BEFORE = load_average(), busy_seconds()  # before the benchmark itself adds to them
+
+
+def others_cores() -> float | None:
+    """Cores that other programs kept busy during this run (the X server counts as one); None if unknown."""
+    now = busy_seconds()
+    if now is None or BUSY_BEFORE is None:
+        return None
+    own = os.times()
+    ours = own.user + own.system + own.children_user + own.children_system
+    return round(max(0.0, now[0] - BUSY_BEFORE[0] - ours) / (now[1] - BUSY_BEFORE[1]), 2)
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,7 @@ def publish(name: str, title: str, figures: Sequence[Figure], note: str = "") ->
         "command": command(sys.argv),
         "machine": machine(),
         "load": LOAD_BEFORE,
+        "others": others_cores(),
         "date": datetime.now(UTC).date().isoformat(),
         "figures": [asdict(figure) for figure in figures],
     }
@@ -97,8 +118,10 @@ def machine() -> str:
 def _section(record: dict) -> list[str]:
     rows = [Figure(**figure).row() for figure in record["figures"]]
     load = record.get("load")
-    others = "" if load is None else f", load average before the run {load:g}"
-    about = [f"`{record['command']}` on {record['machine']}, {record['date']}{others}."]
+    before = "" if load is None else f", load average before the run {load:g}"
+    others = record.get("others")
+    during = "" if others is None else f"; other programs kept {others:g} cores busy meanwhile"
+    about = [f"`{record['command']}` on {record['machine']}, {record['date']}{before}{during}."]
     if record["note"]:
         about += ["", record["note"]]
     table = ["| what | measured | bar | met |", "|---|---|---|---|", *rows]
@@ -113,8 +136,8 @@ hand. A bar that is not met says **no**; it stays until it is met.
 - Run one benchmark at a time on a machine that does nothing else: `python benchmarks/NAME.py [--json OUT]`. Each
   takes a few minutes at most and ends with status 1 when it misses a bar.
 - Each has its baseline in the same run, and rivals take turns. Compare figures of one table only: seconds depend
-  on the machine and on what else it does (the load average before the run stands under each title; two busy
-  cores are 2), ratios much less.
+  on the machine and on what else it does (under each title: the load average before the run, and how many cores
+  other programs kept busy during it), ratios much less.
 - `window`, `event_loop` and `region_edit` open a real napari window. Without a screen put
   `xvfb-run -a -s "-screen 0 1600x1000x24"` in front; the canvas is then drawn by the CPU, which a graphics card
   does in a fraction of the time.
