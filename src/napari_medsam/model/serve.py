@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Any, BinaryIO
@@ -33,8 +35,12 @@ class Server:
         self._writing = Lock()
         self._model: MedSAM | None = None
         self._features: OrderedDict[str, Any] = OrderedDict()
-        self._encoding = ThreadPoolExecutor(1, initializer=_step_back)
-        self._decoding = ThreadPoolExecutor(1)
+        self._encoding = ThreadPoolExecutor(1)
+        self._stepped_back = False
+        self._prompt_threads = {threading.get_native_id()}
+        self._decoding = ThreadPoolExecutor(
+            1, initializer=lambda: self._prompt_threads.add(threading.get_native_id())
+        )
 
     def run(self) -> None:
         """Answer until the parent closes the stream."""
@@ -63,6 +69,9 @@ class Server:
 
     def encode(self, prepared: Any) -> tuple[Any, str, dict[str, str]]:
         encoded = self._loaded().encode(prepared)
+        if not self._stepped_back:  # loading and the first field are waited for; what follows is not
+            self._stepped_back = True
+            _step_back(self._prompt_threads)
         return encoded.features, encoded.precision, self._state()
 
     def decode(self, key: str | None, features: Any, boxes: Any) -> tuple[Any, Any, dict[str, str]] | None:
@@ -111,10 +120,14 @@ class Server:
             self._answers.flush()
 
 
-def _step_back() -> None:
-    """Let the window and prompts go first: on Linux niceness is a thread's own, and its helpers inherit it."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, 0, ENCODER_NICENESS)
+def _step_back(keep: set[int]) -> None:
+    """Let the window and prompts go before fields: on Linux niceness is a thread's own. `keep` are thread ids."""
+    if sys.platform != "linux":
+        return
+    for thread in map(int, os.listdir("/proc/self/task")):
+        if thread not in keep:
+            with suppress(OSError):  # it has ended meanwhile
+                os.setpriority(os.PRIO_PROCESS, thread, ENCODER_NICENESS)
 
 
 def main() -> None:

@@ -70,10 +70,10 @@ class Controller(QObject):  # type: ignore[misc]
         self._pan_timer = self._timer(self._look_around)
         self._view: Bounds | None = None
         self._connect()
+        self.session.warm_up()  # in another process: it loads while the window is built
 
     def start(self) -> None:
-        """Look at the layers that are there already, and load the model in the background."""
-        self.session.warm_up()
+        """Look at the layers that are there already."""
         for layer in tuple(self.viewer.layers):
             self._welcome(layer)
         if self.work is None:
