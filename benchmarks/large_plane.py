@@ -34,7 +34,8 @@ from napari_medsam.document.objects import Document, PlaneKey, union
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.prompt import Box
-from napari_medsam.session import Session, Settings
+from napari_medsam.session import Session
+from napari_medsam.settings import Settings
 
 CHUNK, LABEL_CHUNK, SMALL = 1024, 256, 512
 LARGEST_PIECE = 2**22  # pixels: 4 Mpx, a hundredth of the plane
