@@ -190,7 +190,7 @@ def _busy_figures(viewer: Any, dock: Any, boxes: int) -> list[Figure]:
     wait_until(lambda: all(done.done() for done in busy), 120)
     alone = gaps.stop()
     busy = queue(100, 200)
-    times = _timed_boxes(viewer, dock, boxes, rest=False)
+    times = _timed_boxes(viewer, dock, boxes)
     still = sum(not done.done() for done in busy)
     session._scheduler.cancel(-7)
     if still < 1:
@@ -202,12 +202,9 @@ def _busy_figures(viewer: Any, dock: Any, boxes: int) -> list[Figure]:
     ]
 
 
-def _timed_boxes(viewer: Any, dock: Any, count: int, *, rest: bool = True) -> np.ndarray:
-    """(count, 2) milliseconds from a box's release: to its mask in the labels, and to the repainted canvas.
-
-    With rest the next box waits until the sharper mask of the last one, which needs an encode, is there too.
-    """
-    session, document = dock.controller.session, dock.controller.work.document
+def _timed_boxes(viewer: Any, dock: Any, count: int) -> np.ndarray:
+    """(count, 3) milliseconds from a box's release: to its first mask in the labels, to the canvas that shows it,
+    and to the mask from the box's own field, which the next box waits for."""
     rng = np.random.default_rng(0)
     work, session = dock.controller.work, dock.controller.session
     times = []
