@@ -134,7 +134,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         form.addRow("Model", self.model)
         form.addRow("Contrast", self.contrast)
         form.addRow(self.channels)
-        form.addRow("Field", _row_widget(self.field.native, QLabel("Detail"), self.detail))
+        form.addRow("Field", self.field.native)
+        form.addRow("Detail", self.detail)
         bar = _row(self.progress, self.cancel)
         below = QFormLayout()
         below.addRow("Classes", self.classes)
@@ -320,12 +321,6 @@ def describe_cache(stats: CacheStats, problem: str | None = None) -> str:
         return problem
     used, cap = stats.bytes / 2**20, stats.max_bytes / 2**30
     return f"Cache: {stats.entries} embeddings, {used:.0f} MB of {cap:.0f} GB"
-
-
-def _row_widget(*widgets: QWidget) -> QWidget:
-    holder = QWidget()
-    holder.setLayout(_row(*widgets))
-    return holder
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:
