@@ -67,6 +67,15 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(100, 256, (256, 256), dtype=np.uint8)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def modules_out_of_the_way() -> Iterator[None]:
+    """Each viewer's end costs several full collections: keep what was imported out of them, it is not garbage."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def no_plugin_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """napari looks for plugins with each viewer, which takes a quarter of a second; no test here needs them."""
@@ -76,19 +85,18 @@ def no_plugin_search(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fail a test after which one of our threads or widgets lives on, although its viewer is gone."""
+    before = _left()
     yield
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     QApplication.processEvents()
-    if _threads() or _widgets():
-        gc.collect()
-    assert not _threads(), f"threads outlive the viewer: {_threads()}"
-    assert not _widgets(), f"widgets outlive the viewer: {_widgets()}"
+    gc.collect()  # whole, not by generations: napari's next fixture wants the viewer gone
+    left = _left() - before
+    assert not left, f"these outlive the viewer: {sorted(left)}"
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("medsam")]
-
-
-def _widgets() -> list[str]:
-    kinds = [type(widget) for widget in QApplication.allWidgets()]
-    return [kind.__name__ for kind in kinds if kind.__module__.startswith("napari_medsam")]
+def _left() -> set[str]:
+    threads = {f"thread {t.name} {t.ident}" for t in threading.enumerate() if t.name.startswith("medsam")}
+    widgets = [
+        widget for widget in QApplication.allWidgets() if type(widget).__module__.startswith("napari_medsam")
+    ]
+    return threads | {f"{type(widget).__name__} {id(widget)}" for widget in widgets}
