@@ -74,11 +74,28 @@ def find_dock() -> Any:
 
 
 def show_embedded(viewer: Any, dock: Any, image: np.ndarray) -> None:
-    """Add an image and wait until its plane is embedded."""
+    """Add an image and wait until its plane, and what the view has embedded ahead, are embedded."""
     ready: list[bool] = []
-    dock.controller.session.shown.connect(lambda _plane, hit: ready.append(hit))
+    states: list[str] = []
+    session = dock.controller.session
+    session.shown.connect(lambda _plane, hit: ready.append(hit))
+    session.progress.connect(lambda now: states.append(now.state))
     viewer.add_image(image, name="plane")
-    wait_until(lambda: bool(ready), 60)
+    wait_until(lambda: bool(ready) and states[-1:] == ["idle"], 120)
+
+
+def indicator_gaps() -> dict[str, float]:
+    """A baseline: napari's own progress indicator turns, and nothing is computed."""
+    from napari.utils import progress
+
+    bar: Any = progress(total=10, desc="baseline")
+    gaps = Gaps()
+    for _ in range(8):
+        wait_seconds(0.5)
+        bar.update(1)
+    found = gaps.stop()
+    bar.close()
+    return found
 
 
 def settle() -> None:

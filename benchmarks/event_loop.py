@@ -4,8 +4,8 @@
 
 A timer of 2 ms in a real napari window with the real LiteMedSAM measures how long the Qt event loop does not come
 round. Baselines in the same run: the idle window, the same panning without any embedding (what napari and the
-drawing of the canvas cost by themselves), and the same encodes called in the main thread, as a script would. Exit
-status 1 when a bar is missed.
+drawing of the canvas cost by themselves), napari's progress indicator alone, and the same encodes called in the
+main thread, as a script would. Exit status 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from desk import Gaps, blocked_gaps, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
+from desk import (
+    Gaps,
+    blocked_gaps,
+    indicator_gaps,
+    open_desk,
+    show_embedded,
+    synthetic_image,
+    wait_seconds,
+    wait_until,
+)
 from report import RESULTS, Figure, publish
 
 SIDE = 2048
@@ -55,6 +64,7 @@ def measure(fields: int) -> list[Figure]:
         figures = gap_figures("idle", idle.stop())
         figures += _panned(viewer)
         figures += _panned_while_embedding(viewer, session, fields)
+        figures += gap_figures("napari's progress indicator alone, nothing embedding", indicator_gaps())
         return figures + gap_figures("the same encodes in the main thread", blocked_gaps(dock))
 
 
