@@ -84,20 +84,6 @@ def show_embedded(viewer: Any, dock: Any, image: np.ndarray) -> None:
     wait_until(lambda: bool(ready) and states[-1:] == ["idle"], 120)
 
 
-def indicator_gaps() -> dict[str, float]:
-    """A baseline: napari's own progress indicator turns, and nothing is computed."""
-    from napari.utils import progress
-
-    bar: Any = progress(total=10, desc="baseline")
-    gaps = Gaps()
-    for _ in range(8):
-        wait_seconds(0.5)
-        bar.update(1)
-    found = gaps.stop()
-    bar.close()
-    return found
-
-
 def settle() -> None:
     """Let Qt handle what is queued."""
     from qtpy.QtWidgets import QApplication

@@ -29,7 +29,6 @@ from desk import (
     blocked_gaps,
     drag_box,
     find_dock,
-    indicator_gaps,
     open_desk,
     settle,
     show_embedded,
@@ -44,7 +43,7 @@ NOTE = (
     "mask; 'on the canvas' when the repainted canvas has been handed to the screen. "
     "'box to' starts once all that the view wants is embedded; some boxes then have a field of their own encoded, "
     "which the next box waits for. napari's progress indicator turns while fields embed, and each turn repaints the "
-    "window."
+    "window: what that costs alone is in event_loop."
 )
 
 
@@ -169,12 +168,9 @@ def _live_figures(boxes: int) -> list[Figure]:
             *_box_figures("box to", _timed_boxes(viewer, dock, boxes), 120),
             *_busy_figures(viewer, dock, boxes // 2),
         ]
-        indicator = indicator_gaps()
         blocked = blocked_gaps(dock)
     return [
         *figures,
-        Figure("event-loop gap, napari's progress indicator alone, p95", indicator["p95"], "ms"),
-        Figure("event-loop gap, napari's progress indicator alone, longest", indicator["max"], "ms"),
         Figure("event-loop gap, the same encodes in the main thread, p95", blocked["p95"], "ms"),
         Figure("event-loop gap, the same encodes in the main thread, longest", blocked["max"], "ms"),
     ]
