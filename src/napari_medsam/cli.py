@@ -242,7 +242,7 @@ def _labels(predictions: Sequence[Prediction], plane: Plane) -> np.ndarray:
 def _write_labels(path: Path, labels: np.ndarray) -> None:
     import tifffile
 
-    from napari_medsam.curation.atomic import replacing
+    from napari_medsam.atomic import replacing
 
     with replacing(path) as stream:
         tifffile.imwrite(stream, labels, compression="zlib", photometric="minisblack")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_medsam.curation.atomic import replacing
+from napari_medsam.atomic import replacing
 from napari_medsam.curation.case import Case, read_case, write_case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_medsam.curation.atomic import replacing
+from napari_medsam.atomic import replacing
 from napari_medsam.curation.check import check_labels, normalised, present_labels
 from napari_medsam.curation.foreign import read_foreign
 from napari_medsam.curation.layout import (

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_medsam.curation.atomic import TEMPORARY_SUFFIX
+from napari_medsam.atomic import TEMPORARY_SUFFIX
 from napari_medsam.curation.case import MARKER
 from napari_medsam.curation.manifest import (
     MANIFEST_NAME,

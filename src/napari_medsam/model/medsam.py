@@ -16,6 +16,7 @@ import numpy.typing as npt
 from napari_medsam.errors import ModelError
 from napari_medsam.image.field import Frame
 from napari_medsam.model.checkpoint import Progress, checkpoint_path, load_state, models_folder
+from napari_medsam.model.decoder_file import read_decoder
 from napari_medsam.model.device import choose_device
 from napari_medsam.model.encoder import Encoder, build_encoder_backend, choose_backend
 from napari_medsam.model.family import family_frame, prepare_pixels, settle_family
@@ -217,6 +218,9 @@ def build_model(
     source = str(spec.path or spec.file_name)
     inside, outside = encoder_state(state), decoder_state(state)
     hashes = state_hash(inside), state_hash(outside)
+    if spec.decoder is not None:
+        outside = read_decoder(spec.decoder, hashes[0], outside)
+        hashes = hashes[0], state_hash(outside)
 
     def make(on_device: str, with_backend: str) -> Encoder:
         return build_encoder_backend(
@@ -231,3 +235,11 @@ def build_model(
     host = EncoderHost(make, device, chosen, spec.name, on_notice or (lambda _: None))
     decoder = build_decoder(outside, spec.input_size, source)
     return MedSAM(spec, host, decoder, hashes)
+
+
+def load_decoder(model: MedSAM, path: Path) -> MedSAM:
+    """The same model, its encoder shared, with the decoder in a file of `model.decoder_file`.
+
+    Raises CheckpointError when the file was trained on another encoder, or is damaged.
+    """
+    return model.with_decoder(read_decoder(path, model.encoder_hash, model.decoder_state()), str(path))

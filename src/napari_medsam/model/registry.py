@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from napari_medsam.errors import CheckpointError, ModelError
+from napari_medsam.model.decoder_file import is_decoder, read_info
+from napari_medsam.model.library import OwnDecoder, own_decoders
 
 Family = Literal["lite-medsam", "medsam", "sam", "auto"]
 Arch = Literal["tiny_vit", "vit_b", "vit_l", "vit_h", "auto"]
@@ -26,7 +28,8 @@ class ModelSpec:
     `family` decides the preprocessing, `arch` the encoder. Both are "auto" for a local file until its
     weights have been read. `sha256` may be the whole digest or its first digits; `md5` is used where the
     publisher states no sha256. `package` names an installed package that carries the file, `path` a local
-    file. `size` is in bytes, `input_size` in pixels.
+    file. `decoder` is a file of `model.decoder_file` that takes the place of the checkpoint's own decoder, and
+    `detail` what that one was trained for. `size` is in bytes, `input_size` in pixels.
     """
 
     name: str
@@ -43,6 +46,8 @@ class ModelSpec:
     md5: str | None = None
     package: str | None = None
     path: Path | None = None
+    decoder: Path | None = None
+    detail: int = 1
 
     @property
     def origin(self) -> Literal["built-in", "download", "file"]:
@@ -108,23 +113,38 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in 
 
 
 def model_names() -> tuple[str, ...]:
-    """Names that `find_model` knows, the built-in default first."""
-    return tuple(MODELS)
+    """Names that `find_model` knows: the built-in default first, the user's own decoders last."""
+    return (*MODELS, *(decoder.name for decoder in own_decoders()))
 
 
 def find_model(name_or_path: str | Path) -> ModelSpec:
-    """The spec of a model name, or of a checkpoint file on disk.
+    """The spec of a model name, of one of the user's decoders, or of a checkpoint or decoder file on disk.
 
-    A file gets family and arch "auto"; they are settled when its weights are read.
+    A checkpoint file gets family and arch "auto"; they are settled when its weights are read. A decoder gets the
+    spec of the model it was trained on, with its own name.
     Raises CheckpointError for a path that holds no file, ModelError for a name nobody knows.
     """
     if isinstance(name_or_path, str) and name_or_path in MODELS:
         return MODELS[name_or_path]
     path = Path(name_or_path).expanduser()
     if path.is_file():
+        if is_decoder(path):
+            return _with_decoder(OwnDecoder(path, read_info(path)))
         title = f"{path.name} (local file)"
         return ModelSpec(path.name, "auto", "auto", title, path.name, path=path, size=path.stat().st_size)
-    choices = f"Choose one of {', '.join(MODELS)}, or the path of a checkpoint file."
+    own = {decoder.name: decoder for decoder in own_decoders()}
+    if str(name_or_path) in own:
+        return _with_decoder(own[str(name_or_path)])
+    choices = f"Choose one of {', '.join((*MODELS, *own))}, or the path of a checkpoint or decoder file."
     if path.suffix.lower() in _SUFFIXES or path.parent != Path("."):
         raise CheckpointError(f"There is no checkpoint file at {path}. {choices}")
     raise ModelError(f"Unknown model {str(name_or_path)!r}. {choices}")
+
+
+def _with_decoder(decoder: OwnDecoder) -> ModelSpec:
+    info = decoder.info
+    base = find_model(info.base)
+    if base.decoder is not None:
+        raise CheckpointError(f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again.")
+    title = f"{decoder.name} (your decoder for {base.name})"
+    return replace(base, name=decoder.name, title=title, decoder=decoder.path, detail=info.detail)

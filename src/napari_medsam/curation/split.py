@@ -1,0 +1,93 @@
+"""Which cases train, which validate, which judge: by group, so that nothing of one patient, movie or eye is on two sides."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from napari_medsam.errors import CaseError
+
+Role = Literal["train", "val", "test"]
+ROLES: tuple[Role, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Stems of the cases on each side. by: "group", "case" where all cases are of one group, or "table"."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    by: str
+
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """The stems by role."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def split_cases(
+    groups: Mapping[str, str | None], seed: int = 0, shares: tuple[float, float] = (0.15, 0.25)
+) -> Split:
+    """Divide cases into training, validation and test sides, a group always as a whole.
+
+    groups: stem -> group, None for a case that is a group of its own. shares: of the groups that validate and that
+    judge. The groups are put into an order that depends on their names and the seed alone, so a case that is added
+    moves few others. The test side gets at least one group where there are two, the validation side one where there
+    are five; training always keeps at least one. When all cases are of one group they are divided case by case, and
+    `by` says so. Raises CaseError when there are no cases.
+    """
+    if not groups:
+        raise CaseError("There are no cases to divide. Export corrected masks first.")
+    named = {stem: group if group is not None else stem for stem, group in groups.items()}
+    by = "group"
+    if len(set(named.values())) == 1 and len(named) > 1:
+        named, by = {stem: stem for stem in named}, "case"
+    order = sorted(set(named.values()), key=lambda group: _rank(seed, group))
+    tests = min(max(1, round(shares[1] * len(order))), len(order) - 1)
+    vals = min(max(1, round(shares[0] * len(order))), len(order) - tests - 1) if len(order) >= 5 else 0
+    sides = {group: "test" if n < tests else "val" if n < tests + vals else "train" for n, group in enumerate(order)}
+    return _split({stem: sides[group] for stem, group in named.items()}, by)
+
+
+def read_split(path: str | os.PathLike[str], stems: Iterable[str]) -> Split:
+    """A split given by a table: CSV lines of a case's stem and `train`, `val` or `test`; a header line is allowed.
+
+    Cases that the table does not name are left out. Raises CaseError: the file cannot be read, names a role nobody
+    knows, or leaves no case to train on.
+    """
+    known = set(stems)
+    roles: dict[str, str] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CaseError(f"The split {path} cannot be read ({error}). Give a CSV file: stem,train|val|test.") from error
+    for number, row in enumerate(rows, start=1):
+        if number == 1 and len(row) > 1 and row[1].strip() not in ROLES:
+            continue
+        if len(row) < 2 or row[1].strip() not in ROLES:
+            raise CaseError(f"{path}, line {number}: {','.join(row)!r}. Write the case's stem and train, val or test.")
+        roles[row[0].strip().removesuffix(".npz")] = row[1].strip()
+    unknown = sorted(set(roles) - known)
+    if unknown:
+        raise CaseError(f"{path} names {len(unknown)} cases that are not in the dataset, {unknown[0]!r} first.")
+    split = _split(roles, "table")
+    if not split.train:
+        raise CaseError(f"{path} leaves no case to train on. Give at least one the role train.")
+    return split
+
+
+def _split(roles: Mapping[str, str], by: str) -> Split:
+    def side(role: Role) -> Sequence[str]:
+        return sorted(stem for stem, given in roles.items() if given == role)
+
+    return Split(tuple(side("train")), tuple(side("val")), tuple(side("test")), by)
+
+
+def _rank(seed: int, group: str) -> str:
+    return hashlib.sha256(f"{seed} {group}".encode()).hexdigest()

@@ -1,0 +1,98 @@
+"""Every knob of a training run, on one line each with its effect. How the defaults were found: docs/finetune.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from napari_medsam.errors import CaseError
+
+VIEWS = 8
+"""The ways a square can be turned and mirrored; views of a field that training may see."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What a training run does. Equal configs, cases and seeds give equal decoders on one machine and device.
+
+    Raises CaseError when a value makes no sense.
+    """
+
+    visits: int = 600  # samples shown in all, from which the number of epochs follows; ignored with `epochs`
+    epochs: int | None = None  # passes over the training samples; None takes `visits`
+    most_epochs: int = 40  # of the epochs that follow from `visits`
+    batch: int = 4  # samples whose gradients are averaged into one step
+    learning_rate: float = 2e-4  # of AdamW, at the peak of the schedule
+    warmup: float = 0.05  # share of the steps over which the learning rate rises; then it falls as a cosine
+    weight_decay: float = 0.01  # of AdamW
+    clip: float = 1.0  # largest norm of a step's gradient
+    dice: float = 1.0  # weight of the Dice loss
+    cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
+    iou: float = 0.5  # weight of the squared error of the predicted IoU
+    jitter: tuple[float, float] = (-0.02, 0.1)  # each edge of a box moves outwards by such a share of its side
+    views: int = 1  # 1, or up to 8: each field is also embedded turned and mirrored; costs encodes, once
+    detail: int = 1  # above 1: train and predict large objects field by field (see segment.detail)
+    patience: int = 8  # epochs without a better validation DSC until the run stops
+    seed: int = 0  # of the split, the order, the boxes
+
+    def __post_init__(self) -> None:
+        for name, good in (
+            ("visits", self.visits >= 1),
+            ("epochs", self.epochs is None or self.epochs >= 1),
+            ("most_epochs", self.most_epochs >= 1),
+            ("batch", self.batch >= 1),
+            ("learning_rate", 0 < self.learning_rate < 1),
+            ("warmup", 0 <= self.warmup < 1),
+            ("weight_decay", self.weight_decay >= 0),
+            ("clip", self.clip > 0),
+            ("jitter", -0.4 < self.jitter[0] <= self.jitter[1] < 1),
+            ("views", 1 <= self.views <= VIEWS),
+            ("detail", 1 <= self.detail <= 32),
+            ("patience", self.patience >= 1),
+            ("seed", self.seed >= 0),
+        ):
+            if not good:
+                raise CaseError(f"The training setting {name} is {getattr(self, name)!r}. {_ADVICE[name]}")
+
+    def epochs_for(self, samples: int) -> int:
+        """Passes over so many training samples."""
+        if self.epochs is not None:
+            return self.epochs
+        return min(max(1, round(self.visits / max(samples, 1))), self.most_epochs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `from_json` takes them."""
+        return {**asdict(self), "jitter": list(self.jitter)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FinetuneConfig:
+        """A config from plain values; unknown names are left out, missing ones get their default.
+
+        Raises CaseError for values that make no sense.
+        """
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in data.items() if name in known}
+        if "jitter" in values:
+            values["jitter"] = tuple(values["jitter"])
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise CaseError(f"The training settings cannot be read ({error}). Start a new run.") from error
+
+
+_ADVICE = {
+    "visits": "Give at least 1.",
+    "epochs": "Give at least 1, or leave it out.",
+    "most_epochs": "Give at least 1.",
+    "batch": "Give at least 1.",
+    "learning_rate": "Give a number between 0 and 1; 0.0002 is usual.",
+    "warmup": "Give a share from 0 to below 1.",
+    "weight_decay": "Give 0 or more.",
+    "clip": "Give more than 0.",
+    "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
+    "views": f"Give a whole number from 1 to {VIEWS}.",
+    "detail": "Give a whole number from 1 (off) to 32.",
+    "patience": "Give at least 1.",
+    "seed": "Give 0 or more.",
+}

@@ -1,0 +1,189 @@
+"""Cases to training samples: each object on the field that will answer its box, with the mask in the decoder's grid.
+
+Drawing boxes is apart from using them: `boxes_of_epoch` draws all the jitter of an epoch from a seed, so that a run
+can be replayed and resumed anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from napari_medsam.curation.case import Case
+from napari_medsam.evaluate.metrics import bbox_of
+from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.image.field import Field, Frame
+from napari_medsam.image.plane import Plane
+from napari_medsam.segment.detail import clip_to_field, detail_fields
+from napari_medsam.segment.policy import FieldPolicy, centred_field
+from napari_medsam.segment.prompt import Box
+
+if TYPE_CHECKING:
+    from napari_medsam.model.protocol import Model
+
+LEAST_PIXELS = 8
+"""Objects of fewer pixels teach nothing that a box does not say already."""
+
+USUAL_GROWTH = 0.025
+"""Boxes are drawn a little too large; a sample's field is chosen for such a box."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One object on one field.
+
+    case, plane, label: where it comes from; plane is the slice of a volume, 0 in a 2D case. box: around the object as
+    a person would draw it, in plane pixels. field: what the model is shown. target: share of each logit that the
+    object covers, (h, w) uint8 from 0 to 255, over the field's content. image: the plane the field is cut from.
+    """
+
+    case: str
+    plane: int
+    label: int
+    class_name: str
+    group: str
+    field: Field
+    box: Box
+    target: npt.NDArray[np.uint8]
+    image: Plane
+
+
+def planes_of(case: Case, name: str) -> Iterator[tuple[int, Plane, npt.NDArray[np.integer]]]:
+    """Each plane of a case that holds labels: its number, its pixels as the model saw them, its labels (H, W)."""
+    if case.gts.ndim == 2:
+        if case.gts.any():
+            yield 0, Plane.from_array(case.imgs, rgb=True, spacing=_spacing(case), name=name), case.gts
+        return
+    for number in np.flatnonzero(case.gts.any(axis=(1, 2))).tolist():
+        pixels = np.repeat(case.imgs[number][..., None], 3, axis=2)
+        yield (
+            number,
+            Plane.from_array(pixels, rgb=True, spacing=_spacing(case), name=f"{name} [{number}]"),
+            case.gts[number],
+        )
+
+
+def samples_of(
+    case: Case, name: str, config: FinetuneConfig, frame: Frame, policy: FieldPolicy, views: int = 1
+) -> list[Sample]:
+    """All samples of a case: one an object and view, or one a field where an object is divided for detail.
+
+    frame: the model's. views: how many turned and mirrored copies, 1 for the planes as they are. Objects under
+    `LEAST_PIXELS` are left out. A case without objects gives none.
+    """
+    classes = {item.label: item.class_name for item in case.objects}
+    group = case.group or name
+    found = []
+    for number, plane, labels in planes_of(case, name):
+        pixels = np.asarray(plane.levels[0])
+        for view in range(views):
+            seen = plane if view == 0 else Plane.from_array(turned(pixels, view), rgb=True, name=plane.name)
+            turned_labels = turned(labels, view)
+            for label in np.unique(turned_labels[turned_labels > 0]).tolist():
+                mask = turned_labels == label
+                for field, box in _fields_of(mask, config.detail, policy):
+                    target = target_on(mask, field, frame)
+                    class_name = classes.get(label, "unknown")
+                    found.append(
+                        Sample(name, number, label, class_name, group, field, box, target, seen)
+                    )
+    return found
+
+
+def turned(array: npt.NDArray[np.generic], view: int) -> npt.NDArray[np.generic]:
+    """One of the eight ways to turn and mirror a plane (H, W, ...); 0 leaves it as it is."""
+    quarter = np.rot90(array, view % 4)
+    return np.ascontiguousarray(quarter[:, ::-1] if view >= 4 else quarter)
+
+
+def target_on(mask: npt.NDArray[np.bool_], field: Field, frame: Frame) -> npt.NDArray[np.uint8]:
+    """The share of each frame pixel that a mask (H, W) covers: (h, w) uint8 over the field's content."""
+    height, width = frame.shape(field)
+    part = mask[field.row : field.row + field.height, field.col : field.col + field.width]
+    smaller = height < field.height or width < field.width
+    filled = Image.fromarray(part.astype(np.uint8) * 255)
+    how = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
+    return np.asarray(filled.resize((width, height), how))
+
+
+def boxes_of_epoch(samples: Sequence[Sample], config: FinetuneConfig, epoch: int) -> list[Box]:
+    """A box for each sample as somebody might draw it this time; the same for a seed and epoch, always."""
+    rng = np.random.default_rng([config.seed, epoch, 1])
+    shares = rng.uniform(*config.jitter, size=(len(samples), 4))
+    return [_jittered(sample, share) for sample, share in zip(samples, shares, strict=True)]
+
+
+def order_of_epoch(samples: int, config: FinetuneConfig, epoch: int) -> npt.NDArray[np.int64]:
+    """A permutation of the samples, the same for a seed and epoch, always."""
+    return np.random.default_rng([config.seed, epoch, 2]).permutation(samples)
+
+
+def count_encodes(samples: Iterable[Sample]) -> int:
+    """How many embeddings the samples need."""
+    return len({(id(sample.image), sample.field) for sample in samples})
+
+
+def prompts_in_frame(samples: Sequence[Sample], boxes: Sequence[Box], model: Model) -> npt.NDArray[np.float32]:
+    """(n, 4) float32 boxes in frame pixels, each on its sample's field."""
+    pairs = zip(samples, boxes, strict=True)
+    return np.concatenate([sample.field.to_frame(box.array()[None], model.frame) for sample, box in pairs])
+
+
+def _fields_of(mask: npt.NDArray[np.bool_], detail: int, policy: FieldPolicy) -> Iterator[tuple[Field, Box]]:
+    """The fields to learn an object on: the one that answers its box, or those it is divided into."""
+    bbox = bbox_of(mask)
+    if bbox is None or np.count_nonzero(mask) < LEAST_PIXELS:
+        return
+    box = _grown(Box(*bbox), (USUAL_GROWTH,) * 4, mask.shape)
+    fine = detail_fields(box, mask.shape, detail, policy)
+    if not fine:
+        yield centred_field(box, mask.shape, policy), box
+        return
+    for field in _apart(fine):
+        yield field, clip_to_field(box, field)
+
+
+def _apart(fields: Iterable[Field]) -> list[Field]:
+    """Of overlapping fields those that together cover about everything once: neighbours teach almost the same."""
+    chosen: list[Field] = []
+    for field in sorted(fields, key=lambda f: (f.row, f.col)):
+        if all(
+            abs(field.row - other.row) >= 0.75 * field.height or abs(field.col - other.col) >= 0.75 * field.width
+            for other in chosen
+        ):
+            chosen.append(field)
+    return chosen
+
+
+def _jittered(sample: Sample, shares: npt.NDArray[np.float64]) -> Box:
+    """The box with its edges moved; an edge that the field cut off stays on the field's edge."""
+    field, box = sample.field, sample.box
+    cut = (
+        box.r0 <= field.row,
+        box.c0 <= field.col,
+        box.r1 >= field.row + field.height,
+        box.c1 >= field.col + field.width,
+    )
+    moves = np.where(cut, 0.0, shares - USUAL_GROWTH)
+    return clip_to_field(_grown(box, moves, (field.row + field.height, field.col + field.width)), field)
+
+
+def _grown(box: Box, shares: Sequence[float] | npt.NDArray[np.float64], shape: tuple[int, ...]) -> Box:
+    """Edges r0, c0, r1, c1 moved outwards by shares of the box's sides, inside a plane of `shape`."""
+    height, width = box.r1 - box.r0, box.c1 - box.c0
+    top, left, bottom, right = (float(share) for share in shares)
+    return Box(
+        max(box.r0 - top * height, 0.0),
+        max(box.c0 - left * width, 0.0),
+        min(box.r1 + bottom * height, float(shape[0])),
+        min(box.c1 + right * width, float(shape[1])),
+    )
+
+
+def _spacing(case: Case) -> tuple[float, float]:
+    return float(case.spacing[-2]), float(case.spacing[-1])

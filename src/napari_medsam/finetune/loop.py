@@ -1,0 +1,309 @@
+"""The fit: frozen encoder and prompt encoder, the mask decoder trained on cached embeddings.
+
+Read from top to bottom: `fit` goes through epochs, `_step` through one batch, `_loss` through one sample.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medsam.errors import Cancelled
+from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.data import Sample, boxes_of_epoch, order_of_epoch
+from napari_medsam.image.field import Frame
+from napari_medsam.segment.prompt import Box
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_medsam.model.decoder import SamDecoder
+
+Features = Callable[[Sample], npt.NDArray[np.float16]]
+Stopping = Callable[[], bool]
+
+BATCHES_A_REPORT = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit is. epoch counts from 1; loss is the mean so far in this epoch; validation is the DSC on the
+    validation samples after this epoch, None where it has not ended or there are none. best: the epoch whose
+    decoder is kept. seconds: since the fit began. ended: whether the epoch is complete."""
+
+    epoch: int
+    epochs: int
+    samples: int
+    of: int
+    loss: float
+    validation: float | None
+    best: int
+    seconds: float
+    ended: bool
+
+
+@dataclass
+class FitState:
+    """All that a fit needs to go on: after `epoch` epochs, with the decoder, the optimiser and the best so far."""
+
+    epoch: int
+    decoder: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    best: dict[str, Tensor]
+    best_epoch: int
+    best_score: float
+    seconds: float
+    curve: list[dict[str, float | int | None]]
+
+
+class Fit:
+    """One fit of a decoder. `run` yields progress; `best_state` is what it has found, at any time.
+
+    decoder: trained in place; only `mask_decoder` learns. train, validation: samples; with no validation samples the
+    last epoch's decoder is the best. features: gives a sample's embedding, (C, h, w) float16. device: of torch.
+    """
+
+    def __init__(
+        self,
+        decoder: SamDecoder,
+        train: Sequence[Sample],
+        validation: Sequence[Sample],
+        features: Features,
+        frame: Frame,
+        config: FinetuneConfig,
+        device: str = "cpu",
+    ) -> None:
+        import torch
+
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.epochs = config.epochs_for(len(train))
+        self._decoder = decoder.to(device).train()
+        self._train, self._validation = train, validation
+        self._features, self._frame, self._device = features, frame, device
+        decoder.prompt_encoder.requires_grad_(False)
+        self._learned = [p for p in decoder.mask_decoder.parameters() if p.requires_grad]
+        self._optimiser = torch.optim.AdamW(
+            self._learned, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._steps_an_epoch = math.ceil(len(train) / config.batch)
+        start = self.decoder_state()
+        self._state = FitState(0, {}, {}, start, 0, -1.0, 0.0, [])
+        self._began = time.monotonic()
+
+    def decoder_state(self) -> dict[str, Tensor]:
+        """Copies of the decoder's weights as they are now, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self._decoder.state_dict().items()}
+
+    @property
+    def best_state(self) -> dict[str, Tensor]:
+        """The weights of the best epoch; those it began with before the first has ended."""
+        return self._state.best
+
+    @property
+    def curve(self) -> list[dict[str, float | int | None]]:
+        """For each epoch: its number, training loss, validation DSC and seconds since the beginning."""
+        return self._state.curve
+
+    def state(self) -> FitState:
+        """What `resume` needs, as of the last complete epoch."""
+        return self._state
+
+    def resume(self, state: FitState) -> None:
+        """Go on after `state.epoch`, as if the fit had never been interrupted."""
+        self._decoder.load_state_dict(state.decoder)
+        self._optimiser.load_state_dict(state.optimiser)
+        self._state = state
+
+    def run(self, stopping: Stopping = lambda: False) -> Iterator[Progress]:
+        """Fit until the epochs are done or the validation DSC no longer rises. Raises Cancelled once stopping()."""
+        self._began = time.monotonic() - self._state.seconds
+        while self._state.epoch < self.epochs and not self._stagnates():
+            yield from self._epoch(self._state.epoch + 1, stopping)
+
+    def validate(self, stopping: Stopping = lambda: False) -> float | None:
+        """DSC over the validation samples, the fields of one object taken together; None when there are none."""
+        import torch
+
+        overlap: dict[tuple[str, int, int], npt.NDArray[np.float64]] = {}
+        with torch.inference_mode():
+            for sample, logits in self._each(self._predicted, self._validation, stopping):
+                target = sample.target > 127
+                found = logits > 0
+                counts = np.array([np.count_nonzero(found & target), found.sum() + target.sum()], np.float64)
+                key = (sample.case, sample.plane, sample.label)
+                overlap[key] = overlap.get(key, np.zeros(2)) + counts
+        if not overlap:
+            return None
+        return float(np.mean([2 * both / max(total, 1) for both, total in overlap.values()]))
+
+    def _epoch(self, epoch: int, stopping: Stopping) -> Iterator[Progress]:
+        boxes = boxes_of_epoch(self._train, self.config, epoch)
+        order = order_of_epoch(len(self._train), self.config, epoch)
+        losses: list[float] = []
+        self._decoder.train()
+        for step in range(self._steps_an_epoch):
+            self._stop_if(stopping)
+            chosen = order[step * self.config.batch : (step + 1) * self.config.batch].tolist()
+            self._set_rate((epoch - 1) * self._steps_an_epoch + step)
+            losses += self._step([(self._train[n], boxes[n]) for n in chosen])
+            if step % BATCHES_A_REPORT == BATCHES_A_REPORT - 1:
+                yield self._progress(epoch, len(losses), float(np.mean(losses)), None, ended=False)
+        score = self.validate(stopping)
+        self._keep(epoch, float(np.mean(losses)), score)
+        yield self._progress(epoch, len(losses), float(np.mean(losses)), score, ended=True)
+
+    def _step(self, batch: list[tuple[Sample, Box]]) -> list[float]:
+        """One step of the optimiser; the gradients of the samples are added in their order, whatever ran first."""
+        import torch
+
+        total: list[Tensor | None] = [None] * len(self._learned)
+        losses = []
+        for loss, gradients in self._each_gradient(batch):
+            losses.append(loss)
+            for n, gradient in enumerate(gradients):
+                if gradient is not None:
+                    known = total[n]
+                    total[n] = gradient if known is None else known.add_(gradient)
+        for parameter, gradient in zip(self._learned, total, strict=True):
+            parameter.grad = None if gradient is None else gradient / len(batch)
+        torch.nn.utils.clip_grad_norm_(self._learned, self.config.clip)
+        self._optimiser.step()
+        return losses
+
+    def _each_gradient(self, batch: list[tuple[Sample, Box]]) -> list[tuple[float, tuple[Tensor | None, ...]]]:
+        if self._device != "cpu":
+            return [self._gradient(pair) for pair in batch]
+        with _single_threaded() as pool:
+            return list(pool.map(self._gradient, batch))
+
+    def _gradient(self, pair: tuple[Sample, Box]) -> tuple[float, tuple[Tensor | None, ...]]:
+        import torch
+
+        loss = self._loss(*pair)
+        return float(loss.detach()), torch.autograd.grad(loss, self._learned, allow_unused=True)
+
+    def _loss(self, sample: Sample, box: Box) -> Tensor:
+        """Dice and cross-entropy over the field's content, and the squared error of the predicted IoU."""
+        import torch
+        from torch.nn import functional
+
+        config = self.config
+        logits, iou = self._decoded(sample, box)
+        target = torch.from_numpy(sample.target.astype(np.float32) / 255).to(logits.device)
+        logits = logits[: target.shape[0], : target.shape[1]]
+        share = torch.sigmoid(logits)
+        both = (share * target).sum()
+        dice = 1 - (2 * both + 1) / (share.sum() + target.sum() + 1)
+        entropy = functional.binary_cross_entropy_with_logits(logits, target)
+        with torch.no_grad():
+            found, true = logits > 0, target > 0.5
+            union = (found | true).sum()
+            overlap = (found & true).sum() / union if union else torch.ones((), device=logits.device)
+        error = (iou - overlap) ** 2
+        loss: Tensor = config.dice * dice + config.cross_entropy * entropy + config.iou * error
+        return loss
+
+    def _decoded(self, sample: Sample, box: Box) -> tuple[Tensor, Tensor]:
+        import torch
+
+        features = torch.from_numpy(self._features(sample).astype(np.float32)).to(self._device)
+        prompt = torch.from_numpy(sample.field.to_frame(box.array()[None], self._frame)[0]).to(self._device)
+        return self._decoder.decode_box(self._decoder.image_side(features), prompt)
+
+    def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            logits, _ = self._decoded(sample, sample.box)
+            height, width = sample.target.shape
+            return logits[:height, :width].cpu().numpy()
+
+    def _each(
+        self, work: Callable[[Sample], Any], samples: Sequence[Sample], stopping: Stopping
+    ) -> Iterator[tuple[Sample, Any]]:
+        self._decoder.eval()
+        size = self.config.batch
+        for first in range(0, len(samples), size):
+            self._stop_if(stopping)
+            part = samples[first : first + size]
+            if self._device != "cpu":
+                yield from zip(part, map(work, part), strict=True)
+                continue
+            with _single_threaded() as pool:
+                done = list(pool.map(work, part))
+            yield from zip(part, done, strict=True)
+
+    def _keep(self, epoch: int, loss: float, score: float | None) -> None:
+        """Take the state at the end of an epoch; without validation the newest decoder is the best."""
+        old = self._state
+        better = score is None or score > old.best_score
+        weights = self.decoder_state()
+        seconds = time.monotonic() - self._began
+        point: dict[str, float | int | None] = {
+            "epoch": epoch,
+            "loss": loss,
+            "validation": score,
+            "seconds": seconds,
+        }
+        self._state = FitState(
+            epoch,
+            weights,
+            deepcopy(self._optimiser.state_dict()),
+            weights if better else old.best,
+            epoch if better else old.best_epoch,
+            (score if score is not None else -1.0) if better else old.best_score,
+            seconds,
+            [*old.curve, point],
+        )
+
+    def _stagnates(self) -> bool:
+        state = self._state
+        return bool(self._validation) and state.epoch - max(state.best_epoch, 1) >= self.config.patience
+
+    def _set_rate(self, step: int) -> None:
+        """Linear warm-up, then a cosine down to a hundredth."""
+        total = self.epochs * self._steps_an_epoch
+        warm = max(1, round(self.config.warmup * total))
+        done = (step - warm) / max(1, total - warm)
+        share = (step + 1) / warm if step < warm else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * share
+
+    def _progress(
+        self, epoch: int, samples: int, loss: float, validation: float | None, *, ended: bool
+    ) -> Progress:
+        seconds = time.monotonic() - self._began
+        best = self._state.best_epoch
+        return Progress(epoch, self.epochs, samples, len(self._train), loss, validation, best, seconds, ended)
+
+    def _stop_if(self, stopping: Stopping) -> None:
+        if stopping():
+            raise Cancelled("Training was stopped.")
+
+
+class _single_threaded:
+    """A pool of as many threads as torch had, each computing on one: samples are independent, and small
+    operations split over threads mostly wait for each other."""
+
+    def __enter__(self) -> ThreadPoolExecutor:
+        import torch
+
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self._pool = ThreadPoolExecutor(self._threads)
+        return self._pool
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        self._pool.shutdown()
+        torch.set_num_threads(self._threads)
