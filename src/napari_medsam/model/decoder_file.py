@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 HEADER = "napari_medsam_decoder"
 VERSION = 1
+MOST_DETAIL = 32
 _LEARNED = "mask_decoder."
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "detail": int,
+    "cases": Mapping,
+    "classes": tuple,
+    "config": Mapping,
+    "curve": tuple,
+    "verdict": (Mapping, type(None)),
+}  # of what is no text
 
 
 @dataclass(frozen=True)
@@ -105,10 +114,14 @@ def read_decoder(path: Path, encoder_hash: str, base: Mapping[str, Tensor]) -> d
     try:
         learned = load_file(path)
     except Exception as error:
-        raise CheckpointError(f"Cannot read the decoder {path} ({error}). It is damaged: train it again.") from error
+        raise CheckpointError(
+            f"Cannot read the decoder {path} ({error}). It is damaged: train it again."
+        ) from error
     bad = [name for name, value in learned.items() if not value.isfinite().all()]
     if bad:
-        raise CheckpointError(f"The decoder {path} holds values that are not finite ({bad[0]}). Train it again.")
+        raise CheckpointError(
+            f"The decoder {path} holds values that are not finite ({bad[0]}). Train it again."
+        )
     return {**{name: value for name, value in base.items() if not name.startswith(_LEARNED)}, **learned}
 
 
@@ -152,9 +165,18 @@ def _parsed(path: Path, header: str) -> DecoderInfo:
         values["curve"] = tuple(data.get("curve", ()))
         values["detail"] = int(data.get("detail", 1))
         info = DecoderInfo(**values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"The header of the decoder {path} cannot be read ({error}). Train it again.") from error
-    for text in (info.name, info.base, info.encoder_hash, info.decoder_hash, info.notes):
-        if not isinstance(text, str):
-            raise CheckpointError(f"The header of the decoder {path} holds {text!r} for a text. Train it again.")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(
+            f"The header of the decoder {path} cannot be read ({error}). Train it again."
+        ) from error
+    for field in fields(DecoderInfo):
+        value = getattr(info, field.name)
+        if not isinstance(value, _KINDS.get(field.name, str)):
+            raise CheckpointError(
+                f"The header of the decoder {path} holds {str(value)[:80]!r} as its {field.name}. Train it again."
+            )
+    if not 1 <= info.detail <= MOST_DETAIL:
+        raise CheckpointError(
+            f"The header of the decoder {path} asks for detail {info.detail}. Train it again."
+        )
     return info

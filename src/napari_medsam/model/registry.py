@@ -145,6 +145,25 @@ def _with_decoder(decoder: OwnDecoder) -> ModelSpec:
     info = decoder.info
     base = find_model(info.base)
     if base.decoder is not None:
-        raise CheckpointError(f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again.")
+        raise CheckpointError(
+            f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again."
+        )
     title = f"{decoder.name} (your decoder for {base.name})"
     return replace(base, name=decoder.name, title=title, decoder=decoder.path, detail=info.detail)
+
+
+def without_decoder(spec: ModelSpec) -> str:
+    """The name or path that `find_model` finds the model by that a decoder was trained on; else the spec's own."""
+    if spec.decoder is not None:
+        return read_info(spec.decoder).base
+    return str(spec.path) if spec.path is not None else spec.name
+
+
+def same_encoder(one: ModelSpec, other: ModelSpec) -> bool:
+    """Whether two models are read from one checkpoint, so that they differ in their decoders at most."""
+    return (one.package, one.url, one.path, one.file_name) == (
+        other.package,
+        other.url,
+        other.path,
+        other.file_name,
+    )
