@@ -105,10 +105,14 @@ def read_decoder(path: Path, encoder_hash: str, base: Mapping[str, Tensor]) -> d
     try:
         learned = load_file(path)
     except Exception as error:
-        raise CheckpointError(f"Cannot read the decoder {path} ({error}). It is damaged: train it again.") from error
+        raise CheckpointError(
+            f"Cannot read the decoder {path} ({error}). It is damaged: train it again."
+        ) from error
     bad = [name for name, value in learned.items() if not value.isfinite().all()]
     if bad:
-        raise CheckpointError(f"The decoder {path} holds values that are not finite ({bad[0]}). Train it again.")
+        raise CheckpointError(
+            f"The decoder {path} holds values that are not finite ({bad[0]}). Train it again."
+        )
     return {**{name: value for name, value in base.items() if not name.startswith(_LEARNED)}, **learned}
 
 
@@ -153,8 +157,12 @@ def _parsed(path: Path, header: str) -> DecoderInfo:
         values["detail"] = int(data.get("detail", 1))
         info = DecoderInfo(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"The header of the decoder {path} cannot be read ({error}). Train it again.") from error
+        raise CheckpointError(
+            f"The header of the decoder {path} cannot be read ({error}). Train it again."
+        ) from error
     for text in (info.name, info.base, info.encoder_hash, info.decoder_hash, info.notes):
         if not isinstance(text, str):
-            raise CheckpointError(f"The header of the decoder {path} holds {text!r} for a text. Train it again.")
+            raise CheckpointError(
+                f"The header of the decoder {path} holds {text!r} for a text. Train it again."
+            )
     return info

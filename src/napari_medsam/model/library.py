@@ -100,7 +100,9 @@ def delete_decoder(name: str) -> None:
     try:
         decoder.path.unlink()
     except OSError as error:
-        raise CheckpointError(f"{decoder.path} cannot be deleted ({error.strerror}). Close what uses it.") from error
+        raise CheckpointError(
+            f"{decoder.path} cannot be deleted ({error.strerror}). Close what uses it."
+        ) from error
 
 
 def export_decoder(name: str, target: Path) -> Path:

@@ -28,8 +28,8 @@ class ModelSpec:
     `family` decides the preprocessing, `arch` the encoder. Both are "auto" for a local file until its
     weights have been read. `sha256` may be the whole digest or its first digits; `md5` is used where the
     publisher states no sha256. `package` names an installed package that carries the file, `path` a local
-    file. `decoder` is a file of `model.decoder_file` that takes the place of the checkpoint's own decoder, and
-    `detail` what that one was trained for. `size` is in bytes, `input_size` in pixels.
+    file. `decoder` is a file of `model.decoder_file` that takes the place of the own decoder of the model `base`, and
+    `detail` what it was trained for. `size` is in bytes, `input_size` in pixels.
     """
 
     name: str
@@ -47,6 +47,7 @@ class ModelSpec:
     package: str | None = None
     path: Path | None = None
     decoder: Path | None = None
+    base: str | None = None
     detail: int = 1
 
     @property
@@ -145,6 +146,10 @@ def _with_decoder(decoder: OwnDecoder) -> ModelSpec:
     info = decoder.info
     base = find_model(info.base)
     if base.decoder is not None:
-        raise CheckpointError(f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again.")
+        raise CheckpointError(
+            f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again."
+        )
     title = f"{decoder.name} (your decoder for {base.name})"
-    return replace(base, name=decoder.name, title=title, decoder=decoder.path, detail=info.detail)
+    return replace(
+        base, name=decoder.name, title=title, decoder=decoder.path, base=info.base, detail=info.detail
+    )
