@@ -180,7 +180,7 @@ def _planes(folder: Path) -> Iterator[tuple[Plane, np.ndarray]]:
 
     masks = {path.name.split(".")[0]: path for path in (folder / "masks").iterdir()}
     for path in sorted((folder / "images").iterdir()):
-        image, mask = _read(path), _read(masks[path.name.split(".")[0]])
+        image, mask = read_picture(path), read_picture(masks[path.name.split(".")[0]])
         instances = mask.dtype == np.uint16
         if path.name.endswith((".nii", ".nii.gz")):
             order = np.argsort([-(mask[..., z] > 0).sum() for z in range(mask.shape[-1])])[:1]
@@ -202,7 +202,7 @@ def _planes(folder: Path) -> Iterator[tuple[Plane, np.ndarray]]:
             yield Plane.from_array(pixels, rgb=pixels.ndim == 3, name=path.name), labels
 
 
-def _read(path: Path) -> np.ndarray:
+def read_picture(path: Path) -> np.ndarray:
     if path.name.endswith((".nii", ".nii.gz")):
         import nibabel
 

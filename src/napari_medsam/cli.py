@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_medsam import __version__
+from napari_medsam.cli_finetune import add_verbs
 from napari_medsam.errors import ImageError, MedSAMError, PromptError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     _add_segment(verbs)
     _add_embed(verbs)
+    add_verbs(verbs)
     models = verbs.add_parser("models", help="list the models")
     models.set_defaults(run=_models)
     cache = verbs.add_parser("cache", help="show the embedding cache, or clear it")

@@ -1,4 +1,4 @@
-"""Which cases train, which validate, which judge: by group, so that nothing of one patient, movie or eye is on two sides."""
+"""Which cases train, which validate, which judge: by group, so that no patient or movie is on two sides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from napari_medsam.errors import CaseError
@@ -50,7 +49,10 @@ def split_cases(
     order = sorted(set(named.values()), key=lambda group: _rank(seed, group))
     tests = min(max(1, round(shares[1] * len(order))), len(order) - 1)
     vals = min(max(1, round(shares[0] * len(order))), len(order) - tests - 1) if len(order) >= 5 else 0
-    sides = {group: "test" if n < tests else "val" if n < tests + vals else "train" for n, group in enumerate(order)}
+    sides = {
+        group: "test" if n < tests else "val" if n < tests + vals else "train"
+        for n, group in enumerate(order)
+    }
     return _split({stem: sides[group] for stem, group in named.items()}, by)
 
 
@@ -66,16 +68,22 @@ def read_split(path: str | os.PathLike[str], stems: Iterable[str]) -> Split:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CaseError(f"The split {path} cannot be read ({error}). Give a CSV file: stem,train|val|test.") from error
+        raise CaseError(
+            f"The split {path} cannot be read ({error}). Give a CSV file: stem,train|val|test."
+        ) from error
     for number, row in enumerate(rows, start=1):
         if number == 1 and len(row) > 1 and row[1].strip() not in ROLES:
             continue
         if len(row) < 2 or row[1].strip() not in ROLES:
-            raise CaseError(f"{path}, line {number}: {','.join(row)!r}. Write the case's stem and train, val or test.")
+            raise CaseError(
+                f"{path}, line {number}: {','.join(row)!r}. Write the case's stem and train, val or test."
+            )
         roles[row[0].strip().removesuffix(".npz")] = row[1].strip()
     unknown = sorted(set(roles) - known)
     if unknown:
-        raise CaseError(f"{path} names {len(unknown)} cases that are not in the dataset, {unknown[0]!r} first.")
+        raise CaseError(
+            f"{path} names {len(unknown)} cases that are not in the dataset, {unknown[0]!r} first."
+        )
     split = _split(roles, "table")
     if not split.train:
         raise CaseError(f"{path} leaves no case to train on. Give at least one the role train.")

@@ -30,7 +30,10 @@ class FinetuneConfig:
     dice: float = 1.0  # weight of the Dice loss
     cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
     iou: float = 0.5  # weight of the squared error of the predicted IoU
-    jitter: tuple[float, float] = (-0.02, 0.1)  # each edge of a box moves outwards by such a share of its side
+    jitter: tuple[float, float] = (
+        -0.02,
+        0.1,
+    )  # each edge of a box moves outwards by such a share of its side
     views: int = 1  # 1, or up to 8: each field is also embedded turned and mirrored; costs encodes, once
     detail: int = 1  # above 1: train and predict large objects field by field (see segment.detail)
     patience: int = 8  # epochs without a better validation DSC until the run stops

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,7 @@ from napari_medsam.segment.detail import clip_to_field, detail_fields
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prompt import Box
 
-if TYPE_CHECKING:
-    from napari_medsam.model.protocol import Model
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 LEAST_PIXELS = 8
 """Objects of fewer pixels teach nothing that a box does not say already."""
@@ -89,13 +88,11 @@ def samples_of(
                 for field, box in _fields_of(mask, config.detail, policy):
                     target = target_on(mask, field, frame)
                     class_name = classes.get(label, "unknown")
-                    found.append(
-                        Sample(name, number, label, class_name, group, field, box, target, seen)
-                    )
+                    found.append(Sample(name, number, label, class_name, group, field, box, target, seen))
     return found
 
 
-def turned(array: npt.NDArray[np.generic], view: int) -> npt.NDArray[np.generic]:
+def turned(array: npt.NDArray[Pixel], view: int) -> npt.NDArray[Pixel]:
     """One of the eight ways to turn and mirror a plane (H, W, ...); 0 leaves it as it is."""
     quarter = np.rot90(array, view % 4)
     return np.ascontiguousarray(quarter[:, ::-1] if view >= 4 else quarter)
@@ -123,17 +120,6 @@ def order_of_epoch(samples: int, config: FinetuneConfig, epoch: int) -> npt.NDAr
     return np.random.default_rng([config.seed, epoch, 2]).permutation(samples)
 
 
-def count_encodes(samples: Iterable[Sample]) -> int:
-    """How many embeddings the samples need."""
-    return len({(id(sample.image), sample.field) for sample in samples})
-
-
-def prompts_in_frame(samples: Sequence[Sample], boxes: Sequence[Box], model: Model) -> npt.NDArray[np.float32]:
-    """(n, 4) float32 boxes in frame pixels, each on its sample's field."""
-    pairs = zip(samples, boxes, strict=True)
-    return np.concatenate([sample.field.to_frame(box.array()[None], model.frame) for sample, box in pairs])
-
-
 def _fields_of(mask: npt.NDArray[np.bool_], detail: int, policy: FieldPolicy) -> Iterator[tuple[Field, Box]]:
     """The fields to learn an object on: the one that answers its box, or those it is divided into."""
     bbox = bbox_of(mask)
@@ -153,7 +139,8 @@ def _apart(fields: Iterable[Field]) -> list[Field]:
     chosen: list[Field] = []
     for field in sorted(fields, key=lambda f: (f.row, f.col)):
         if all(
-            abs(field.row - other.row) >= 0.75 * field.height or abs(field.col - other.col) >= 0.75 * field.width
+            abs(field.row - other.row) >= 0.75 * field.height
+            or abs(field.col - other.col) >= 0.75 * field.width
             for other in chosen
         ):
             chosen.append(field)

@@ -179,7 +179,9 @@ class Fit:
         self._optimiser.step()
         return losses
 
-    def _each_gradient(self, batch: list[tuple[Sample, Box]]) -> list[tuple[float, tuple[Tensor | None, ...]]]:
+    def _each_gradient(
+        self, batch: list[tuple[Sample, Box]]
+    ) -> list[tuple[float, tuple[Tensor | None, ...]]]:
         if self._device != "cpu":
             return [self._gradient(pair) for pair in batch]
         with _single_threaded() as pool:

@@ -28,8 +28,8 @@ class ModelSpec:
     `family` decides the preprocessing, `arch` the encoder. Both are "auto" for a local file until its
     weights have been read. `sha256` may be the whole digest or its first digits; `md5` is used where the
     publisher states no sha256. `package` names an installed package that carries the file, `path` a local
-    file. `decoder` is a file of `model.decoder_file` that takes the place of the checkpoint's own decoder, and
-    `detail` what that one was trained for. `size` is in bytes, `input_size` in pixels.
+    file. `decoder` is a file of `model.decoder_file` that takes the place of the own decoder of the model `base`, and
+    `detail` what it was trained for. `size` is in bytes, `input_size` in pixels.
     """
 
     name: str
@@ -47,6 +47,7 @@ class ModelSpec:
     package: str | None = None
     path: Path | None = None
     decoder: Path | None = None
+    base: str | None = None
     detail: int = 1
 
     @property
@@ -149,14 +150,14 @@ def _with_decoder(decoder: OwnDecoder) -> ModelSpec:
             f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again."
         )
     title = f"{decoder.name} (your decoder for {base.name})"
-    return replace(base, name=decoder.name, title=title, decoder=decoder.path, detail=info.detail)
+    return replace(
+        base, name=decoder.name, title=title, decoder=decoder.path, base=info.base, detail=info.detail
+    )
 
 
 def without_decoder(spec: ModelSpec) -> str:
-    """The name or path that `find_model` finds the model by that a decoder was trained on; else the spec's own."""
-    if spec.decoder is not None:
-        return read_info(spec.decoder).base
-    return str(spec.path) if spec.path is not None else spec.name
+    """What `find_model` finds the model by that a decoder was trained on, or a model of its own."""
+    return spec.base or str(spec.path or spec.name)
 
 
 def same_encoder(one: ModelSpec, other: ModelSpec) -> bool:

@@ -1,0 +1,91 @@
+"""A real image set as a curated dataset: each image a case, its ground truth the corrected labels.
+
+    python benchmarks/cases.py SET DATASET [--data DIR] [--images N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from accuracy import read_picture
+from scipy import ndimage
+from zero_shot import data_folder
+
+from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.dataset import CuratedDataset
+from napari_medsam.image.contrast import Contrast, apply_window, resolve_contrast
+from napari_medsam.image.plane import Plane
+
+INSTANCES = ("bact_trpl", "nuclei_dsb2018")
+ONE_OBJECT = ("fundus_chase",)  # a tree of vessels is one object
+LEAST_SHARE = 0.001  # of the plane; smaller components are specks of the annotation
+LEAST_PIXELS = 30
+
+
+def image_paths(data: Path, name: str) -> list[Path]:
+    """The images of a set, sorted by name."""
+    return sorted(path for path in (data / name / "images").iterdir() if path.is_file())
+
+
+def group_of(name: str, stem: str) -> str:
+    """What must stay on one side of a split: the child in fundus_chase, the case elsewhere."""
+    return stem[:-1] if name == "fundus_chase" else stem
+
+
+def case_of(name: str, image: Path) -> Case:
+    """The case of an image and the mask beside it, intensities by the default contrast."""
+    pixels = read_picture(image)
+    plane = Plane.from_array(pixels, rgb=pixels.ndim == 3, name=image.stem)
+    window = resolve_contrast(plane, Contrast())
+    labels = labels_of(name, next((image.parent.parent / "masks").glob(f"{image.stem}.*")))
+    target = name.split("_")[0]
+    return Case(
+        imgs=apply_window(plane.read(0, 0, *plane.shape), window),
+        gts=labels,
+        spacing=(1.0, 1.0),
+        objects=tuple(
+            CaseObject(int(label), target, 1, corrected=True) for label in np.unique(labels[labels > 0])
+        ),
+        source={"path": image.name, "layer": image.stem},
+        group=group_of(name, image.stem),
+    )
+
+
+def labels_of(name: str, mask: Path) -> np.ndarray:
+    """Objects of a mask file numbered from 1, (H, W) uint16: its instances, or its connected components."""
+    found = read_picture(mask)
+    found = found[..., 0] if found.ndim == 3 else found
+    if name in INSTANCES:
+        return np.unique(found, return_inverse=True)[1].reshape(found.shape).astype(np.uint16)
+    inside = found > (0 if found.max() <= 1 else 127)
+    if name in ONE_OBJECT:
+        return inside.astype(np.uint16)
+    parts, count = ndimage.label(inside)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    kept = [n for n in range(1, count + 1) if sizes[n] >= max(LEAST_PIXELS, LEAST_SHARE * inside.size)]
+    numbers = np.zeros(count + 1, np.uint16)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return numbers[parts]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set")
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--data")
+    parser.add_argument("--images", type=int)
+    options = parser.parse_args()
+    paths = image_paths(data_folder(options.data), options.set)[: options.images]
+    dataset = CuratedDataset(options.dataset, create=True)
+    written = dataset.extend(case_of(options.set, path) for path in paths)
+    print(f"{len(written)} cases in {options.dataset}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Pictures of a verdict: a held-out object with its true, current and new contours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from napari_medsam.finetune.verdict import Judged, worst_first
+
+TRUTH, CURRENT, NEW = (255, 255, 255), (86, 180, 233), (230, 159, 0)
+"""Colours of the contours: white, and two of Okabe and Ito's that people with any colour vision tell apart."""
+
+SIDE = 320
+ROOM = 1.6
+
+
+def draw_worst(judged: Sequence[Judged], folder: Path, most: int = 6) -> list[str]:
+    """Write PNGs of the objects the new decoder finds hardest, at most one round of cases after the other.
+
+    Returns the file names, the worst first; none for no objects.
+    """
+    names = []
+    for number, one in enumerate(worst_first(judged)[:most], start=1):
+        names.append(f"worst_{number}.png")
+        Image.fromarray(picture(one)).save(folder / names[-1])
+    return names
+
+
+def picture(one: Judged) -> npt.NDArray[np.uint8]:
+    """The surroundings of an object with contours, (h, w, 3) uint8, the longer side `SIDE` pixels."""
+    r0, c0, r1, c1 = _window(one)
+    scale = SIDE / max(r1 - r0, c1 - c0)
+    shape = (max(1, round((r1 - r0) * scale)), max(1, round((c1 - c0) * scale)))
+    pixels = np.asarray(one.plane.read(r0, c0, r1, c1))
+    drawn = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC).convert("RGB"))
+    truth = np.zeros(one.plane.shape, dtype=bool)
+    top, left = one.origin
+    truth[top : top + one.truth.shape[0], left : left + one.truth.shape[1]] = one.truth
+    masks = [(truth, TRUTH)]
+    for role, colour in (("current", CURRENT), ("new", NEW)):
+        if role in one.predictions:
+            masks.append((one.predictions[role].full(one.plane.shape), colour))
+    for mask, colour in masks:
+        drawn[_contour(mask[r0:r1, c0:c1], shape)] = colour
+    return drawn
+
+
+def _window(one: Judged) -> tuple[int, int, int, int]:
+    """The box with some room around it, inside the plane."""
+    b0, b1, b2, b3 = one.box
+    row, col, half = (b0 + b2) / 2, (b1 + b3) / 2, ROOM * max(b2 - b0, b3 - b1, 8) / 2
+    height, width = one.plane.shape
+    return (
+        max(0, int(row - half)),
+        max(0, int(col - half)),
+        min(height, int(row + half) + 1),
+        min(width, int(col + half) + 1),
+    )
+
+
+def _contour(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The rim of a mask, enlarged to `shape` first."""
+    from skimage.segmentation import find_boundaries
+
+    large = np.asarray(Image.fromarray(mask).resize(shape[::-1], Image.Resampling.NEAREST))
+    rim: npt.NDArray[np.bool_] = find_boundaries(large, mode="inner")
+    return rim

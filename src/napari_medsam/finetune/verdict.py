@@ -1,0 +1,232 @@
+"""Whether a new decoder has earned its place: held-out objects, the decoder in use beside it, box by box."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medsam.curation.case import Case
+from napari_medsam.evaluate.metrics import (
+    bbox_of,
+    box_from_mask,
+    dice_coefficient,
+    normalized_surface_distance,
+)
+from napari_medsam.finetune.data import planes_of
+from napari_medsam.image.plane import Plane
+from napari_medsam.segment.predict import Prediction, Segmenter
+
+if TYPE_CHECKING:
+    from napari_medsam.embedding.cache import EmbeddingCache
+    from napari_medsam.model.medsam import MedSAM
+
+LEAST_OBJECTS = 5
+"""Fewer held-out objects say nothing."""
+
+LEAST_UNITS = 4
+"""With fewer cases or groups than this the interval is drawn over objects."""
+
+MOST_OBJECTS_A_CASE = 30
+TOLERANCE = 2.0
+"""Of the NSD, in pixels of the plane's mean spacing."""
+
+LEVEL = 0.95
+DRAWS = 4000
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One held-out object: where it is, and for each decoder its prediction, DSC and NSD."""
+
+    case: str
+    group: str
+    plane: Plane
+    label: int
+    class_name: str
+    box: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.bool_]
+    origin: tuple[int, int]
+    scores: Mapping[str, Scores]
+    predictions: Mapping[str, Prediction]
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A decoder under judgement: what it is called, its model, and the detail it predicts with."""
+
+    name: str
+    model: MedSAM
+    detail: int = 1
+
+
+def judge(
+    contenders: Mapping[str, Contender],
+    cases: Sequence[tuple[str, Case]],
+    cache: EmbeddingCache | None,
+    seed: int = 0,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[Judged]:
+    """Predict each object of the cases (stem, case) with each contender, from the same boxes, 0 to 5 % too large.
+
+    Of a case with many objects `MOST_OBJECTS_A_CASE` are drawn. Boxes and draws depend on seed, case and label only.
+    Stops early once stopping(). Raises what embedding and decoding raise.
+    """
+    segmenters = {role: Segmenter(one.model, cache) for role, one in contenders.items()}
+    for stem, case in cases:
+        classes = {item.label: item.class_name for item in case.objects}
+        for plane, labels, label in _drawn_objects(stem, case, seed):
+            if stopping():
+                return
+            mask = labels == label
+            box = box_from_mask(mask, _rng(seed, stem, label, plane.name))
+            found = {
+                role: segmenters[role].predict(plane, box[None], detail=one.detail)[0]
+                for role, one in contenders.items()
+            }
+            scores = {role: _score(prediction, mask, plane) for role, prediction in found.items()}
+            r0, c0, r1, c1 = bbox_of(mask) or (0, 0, 0, 0)
+            yield Judged(
+                case=stem,
+                group=case.group or stem,
+                plane=plane,
+                label=label,
+                class_name=classes.get(label, "unknown"),
+                box=box,
+                truth=mask[r0:r1, c0:c1],
+                origin=(r0, c0),
+                scores=scores,
+                predictions=found,
+            )
+
+
+def verdict_of(judged: Sequence[Judged], names: Mapping[str, str], by: str, seed: int = 0) -> dict[str, Any]:
+    """The verdict as JSON values: decision "adopt", "keep" or "unsure", its reason, means, interval and tables.
+
+    judged: scored for the roles "new", "current" and maybe "released". names: what each role is called. by: how the
+    cases were divided. Adopted is only what beats the current decoder's DSC beyond a paired bootstrap interval of
+    95 % over groups (over objects where there are fewer than 4). Source: Efron and Tibshirani, 1993, chapter 13.
+    """
+    verdict: dict[str, Any] = {
+        **names,
+        "by": by,
+        "objects": len(judged),
+        "cases": len({one.case for one in judged}),
+        "tolerance_px": TOLERANCE,
+    }
+    if len(judged) < LEAST_OBJECTS:
+        reason = (
+            f"Cannot tell: {len(judged)} held-out objects, and under {LEAST_OBJECTS} say nothing. "
+            "Correct more images, then train again."
+        )
+        return {**verdict, "decision": "unsure", "reason": reason, "mean": _means(judged), **_tables(judged)}
+    difference, low, high, units = _interval(judged, seed)
+    decision = "adopt" if low > 0 else "keep"
+    verdict["difference"] = {"dsc": difference, "low": low, "high": high, "level": LEVEL, "over": units}
+    reason = _reason(decision, difference, low, high, names, len(judged))
+    return {**verdict, "decision": decision, "reason": reason, "mean": _means(judged), **_tables(judged)}
+
+
+def worst_first(judged: Sequence[Judged]) -> list[Judged]:
+    """Objects in the order of the new decoder's DSC, the worst of each case before the second worst of any."""
+    seen: dict[str, int] = {}
+    ordered = []
+    for one in sorted(judged, key=lambda one: one.scores["new"]["dsc"]):
+        rank = seen[one.case] = seen.get(one.case, -1) + 1
+        ordered.append((rank, one))
+    return [one for _, one in sorted(ordered, key=lambda pair: pair[0])]
+
+
+def _drawn_objects(stem: str, case: Case, seed: int) -> Iterator[tuple[Plane, npt.NDArray[np.integer], int]]:
+    found = [
+        (plane, labels, int(label))
+        for _, plane, labels in planes_of(case, stem)
+        for label in np.unique(labels[labels > 0])
+    ]
+    if len(found) > MOST_OBJECTS_A_CASE:
+        chosen = _rng(seed, stem, 0, "draw").permutation(len(found))[:MOST_OBJECTS_A_CASE]
+        found = [found[n] for n in sorted(chosen.tolist())]
+    yield from found
+
+
+def _score(prediction: Prediction, mask: npt.NDArray[np.bool_], plane: Plane) -> Scores:
+    full = prediction.full(plane.shape)
+    tolerance = TOLERANCE * float(np.mean(plane.spacing))
+    return {
+        "dsc": dice_coefficient(full, mask),
+        "nsd": normalized_surface_distance(full, mask, plane.spacing, tolerance),
+    }
+
+
+def _interval(judged: Sequence[Judged], seed: int) -> tuple[float, float, float, str]:
+    """Mean difference of the DSC, new minus current, and its bootstrap interval; over what it was drawn."""
+    gains = np.array([one.scores["new"]["dsc"] - one.scores["current"]["dsc"] for one in judged])
+    groups = np.unique([one.group for one in judged], return_inverse=True)[1]
+    units = "groups"
+    if len(np.unique(groups)) < LEAST_UNITS:
+        cases = np.unique([one.case for one in judged], return_inverse=True)[1]
+        groups, units = (
+            (cases, "cases") if len(np.unique(cases)) >= LEAST_UNITS else (np.arange(len(gains)), "objects")
+        )
+    sums = np.bincount(groups, gains)
+    counts = np.bincount(groups)
+    draws = np.random.default_rng([seed, 3]).integers(len(sums), size=(DRAWS, len(sums)))
+    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(gains.mean()), float(low), float(high), units
+
+
+def _reason(
+    decision: str, difference: float, low: float, high: float, names: Mapping[str, str], objects: int
+) -> str:
+    change = f"DSC {difference:+.3f} ({low:+.3f} to {high:+.3f}) on {objects} held-out objects"
+    if decision == "adopt":
+        return f"Better than {names['current']} beyond doubt: {change}."
+    if high < 0:
+        return f"Worse than {names['current']}: {change}."
+    return f"Not better than {names['current']} beyond doubt: {change}."
+
+
+def _means(judged: Sequence[Judged]) -> dict[str, Scores]:
+    roles = judged[0].scores if judged else {}
+    return {
+        role: {
+            metric: float(np.mean([one.scores[role][metric] for one in judged])) for metric in ("dsc", "nsd")
+        }
+        for role in roles
+    }
+
+
+def _tables(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Means by class and by case; the cases with the worst new DSC first."""
+    classes = [
+        {"class": name, "objects": len(members), **_means(members)}
+        for name, members in _grouped(judged, "class_name").items()
+    ]
+    table = [
+        {"case": name, "objects": len(members), **_means(members)}
+        for name, members in _grouped(judged, "case").items()
+    ]
+    return {"classes": classes, "table": sorted(table, key=_new_dsc)}
+
+
+def _new_dsc(row: Mapping[str, Any]) -> float:
+    return float(row["new"]["dsc"])
+
+
+def _grouped(judged: Sequence[Judged], key: str) -> dict[str, list[Judged]]:
+    groups: dict[str, list[Judged]] = {}
+    for one in judged:
+        groups.setdefault(getattr(one, key), []).append(one)
+    return dict(sorted(groups.items()))
+
+
+def _rng(seed: int, stem: str, label: int, more: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed} {stem} {label} {more}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
