@@ -244,6 +244,6 @@ def load_decoder(model: MedSAM, path: Path) -> MedSAM:
     """
     tuned = model.with_decoder(read_decoder(path, model.encoder_hash, model.decoder_state()), str(path))
     info = read_info(path)
-    tuned.spec = replace(model.spec, name=path.stem, decoder=path, detail=info.detail)
+    tuned.spec = replace(model.spec, name=path.stem, decoder=path, base=info.base, detail=info.detail)
     tuned.name = tuned.spec.name
     return tuned
