@@ -1,4 +1,4 @@
-"""The Retrain panel: cases in, a training run, its verdict, the decoders. It shows and asks; the dock's parts decide."""
+"""The Retrain panel: cases, a training run, its verdict, the decoders. It shows and asks; the dock's parts decide."""
 
 from __future__ import annotations
 
