@@ -1,6 +1,6 @@
 """A real image set as a curated dataset: each image a case, its ground truth the corrected labels.
 
-    python benchmarks/cases.py SET DATASET [--data DIR] [--images N]
+python benchmarks/cases.py SET DATASET [--data DIR] [--images N]
 """
 
 from __future__ import annotations

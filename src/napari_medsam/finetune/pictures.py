@@ -35,7 +35,7 @@ def picture(one: Judged) -> npt.NDArray[np.uint8]:
     r0, c0, r1, c1 = _window(one)
     scale = SIDE / max(r1 - r0, c1 - c0)
     shape = (max(1, round((r1 - r0) * scale)), max(1, round((c1 - c0) * scale)))
-    pixels = np.asarray(one.plane.read(r0, c0, r1, c1))
+    pixels = np.asarray(one.plane.read(r0, c0, r1 - r0, c1 - c0))
     drawn = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC).convert("RGB"))
     truth = np.zeros(one.plane.shape, dtype=bool)
     top, left = one.origin
