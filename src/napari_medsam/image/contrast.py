@@ -92,9 +92,10 @@ class Window:
 def resolve_contrast(plane: Plane, contrast: Contrast, within: Bounds | None = None) -> Window:
     """Find the limits a contrast means on a plane, or on the part `within` of it.
 
-    within: half-open (r0, c0, r1, c1) in plane pixels, inside the plane. Reads at most about two million samples, the same ones each time: the coarsest pyramid level with enough
-    pixels, or a regular grid of blocks where that is too large. NaN and infinities are left out. 8-bit RGB
-    keeps (0, 255), booleans (0, 1); RGB of other types gets joint limits, other channels limits of their own.
+    within: half-open (r0, c0, r1, c1) in plane pixels, inside the plane. Reads at most about two million samples,
+    the same ones each time: the coarsest pyramid level with enough pixels, or a regular grid of blocks where that is
+    too large. NaN and infinities are left out. 8-bit RGB keeps (0, 255), booleans (0, 1); RGB of other types gets
+    joint limits, other channels limits of their own.
     A constant plane or part gives lo == hi; one without any finite pixel (0, 0). Raises ImageError for a channel that
     the plane lacks.
     """
