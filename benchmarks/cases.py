@@ -1,6 +1,6 @@
 """A real image set as a curated dataset: each image a case, its ground truth the corrected labels.
 
-    python benchmarks/cases.py SET DATASET [--data DIR] [--images N]
+python benchmarks/cases.py SET DATASET [--data DIR] [--images N]
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from zero_shot import data_folder
 
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
-from napari_medsam.image.contrast import Contrast, apply_window, resolve_contrast
+from napari_medsam.curation.pixels import case_pixels
+from napari_medsam.evaluate.metrics import bbox_of
+from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.plane import Plane
+from napari_medsam.segment.prompt import Box
 
 INSTANCES = ("bact_trpl", "nuclei_dsb2018")
 ONE_OBJECT = ("fundus_chase",)  # a tree of vessels is one object
@@ -39,17 +42,24 @@ def case_of(name: str, image: Path) -> Case:
     """The case of an image and the mask beside it, intensities by the default contrast."""
     pixels = read_picture(image)
     plane = Plane.from_array(pixels, rgb=pixels.ndim == 3, name=image.stem)
-    window = resolve_contrast(plane, Contrast())
     labels = labels_of(name, next((image.parent.parent / "masks").glob(f"{image.stem}.*")))
+    boxes = [Box(*bbox_of(labels == label)) for label in np.unique(labels[labels > 0])]
+    imgs, window = case_pixels(plane, Contrast(), boxes)
     target = name.split("_")[0]
     return Case(
-        imgs=apply_window(plane.read(0, 0, *plane.shape), window),
+        imgs=imgs,
         gts=labels,
         spacing=(1.0, 1.0),
         objects=tuple(
             CaseObject(int(label), target, 1, corrected=True) for label in np.unique(labels[labels > 0])
         ),
         source={"path": image.name, "layer": image.stem},
+        contrast={
+            "name": "auto",
+            "mode": "auto",
+            "limits": [list(limits) for limits in window.limits],
+            "channels": list(window.channels),
+        },
         group=group_of(name, image.stem),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from embedding_fakes import FakeModel, fingerprint
@@ -42,7 +43,8 @@ class Ask:
         """What the encoder eats, put together without the code under test."""
         plane, model = self.request.plane, self.model
         field = self.field or whole_field(plane.shape)
-        window = resolve_contrast(plane, self.contrast)
+        centred = (field.row, field.col, field.row + field.height, field.col + field.width)
+        window = resolve_contrast(plane, self.contrast, centred if field.kind == "centred" else None)
         return model.prepare(read_field(plane, field, window, model.frame))
 
     def fresh(self) -> np.ndarray:
@@ -56,6 +58,7 @@ CONTRASTS = [
     Contrast("window", (10.0, 255.0)),
     Contrast(percentiles=(10.0, 90.0)),
 ]
+KINDS: tuple[Literal["grid"], Literal["centred"]] = ("grid", "centred")
 DTYPES = ["uint8", "int16", "uint16", "float32", "float64"]
 
 
@@ -66,7 +69,7 @@ def asks(draw: st.DrawFn) -> Ask:
     return Ask(
         pixels=rng.integers(0, 256, shape).astype(draw(st.sampled_from(DTYPES))),
         contrast=draw(st.sampled_from(CONTRASTS)),
-        field=draw(st.sampled_from([None, Field(0, 0, 4, 4, "grid"), Field(1, 1, 4, 4, "grid")])),
+        field=draw(st.sampled_from([None, *(Field(n, n, 4, 4, kind) for n in (0, 1) for kind in KINDS)])),
         encoder_hash=draw(st.sampled_from(["e0", "e1"])),
         precision=draw(st.sampled_from(["torch-float32", "torch-float16"])),
         size=draw(st.sampled_from([8, 16])),

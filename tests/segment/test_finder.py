@@ -10,7 +10,7 @@ import pytest
 
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding, embed
-from napari_medsam.image.contrast import Contrast
+from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment import finder as finder_module
@@ -110,6 +110,28 @@ def test_a_large_plane_is_read_again_once_it_is_forgotten(
     assert found.key == kept.key  # remembered: nobody said that the pixels changed
     finder.forget()
     assert look(finder, model, plane, LARGE) is None
+
+
+@pytest.mark.parametrize("reuse_above", [100, 2**21])
+def test_only_a_boxs_own_field_has_a_contrast_of_its_own(
+    finder: FieldFinder, model: Any, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, reuse_above: int
+) -> None:
+    monkeypatch.setattr(finder_module, "REUSE_ABOVE", reuse_above)
+    pixels[20:80, 20:90] //= 5  # dim around the box
+    plane = Plane.from_array(pixels)
+    own, grid = (choose(SMALL, plane.shape, finder.policy) for choose in (centred_field, grid_field))
+    of_plane = resolve_contrast(plane, AUTO)
+    inside = pixels[own.row : own.row + own.height, own.col : own.col + own.width]
+    assert keep(finder, model, plane, grid).window == of_plane
+    assert keep(finder, model, plane, whole_field(plane.shape)).window == of_plane
+    assert keep(finder, model, plane, own).window.limits[0] == pytest.approx(
+        tuple(np.percentile(inside, (0.5, 99.5)))
+    )
+    manual = Contrast("window", (3.0, 90.0))
+    assert keep(finder, model, plane, own, manual).window.limits == ((3.0, 90.0),)
+    own_again = look(finder, model, plane, SMALL)
+    assert own_again is not None
+    assert own_again.field == own
 
 
 def test_a_plane_too_large_to_be_read_whole_is_not_looked_up_whole(

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
 from napari_medsam.embedding.entry import Features
 from napari_medsam.errors import ImageError, MedSAMError, ModelError
-from napari_medsam.image.contrast import Contrast, Window, resolve_contrast
-from napari_medsam.image.field import Field, Frame, read_field, whole_field
+from napari_medsam.image.contrast import Contrast, Window
+from napari_medsam.image.field import Field, Frame, field_window, read_field, whole_field
 from napari_medsam.image.plane import Plane
 
 
@@ -49,7 +49,7 @@ class FieldRequest:
 
     `field` None means the whole plane. A lower `priority` goes first. `generation` is the asker's own number:
     it comes back with the embedding, so that a late result of an older question can be told and dropped.
-    `window` spares resolving the contrast again on a large plane; None resolves it.
+    `window` spares resolving the contrast again on a large plane; None resolves it for the field.
     """
 
     plane: Plane
@@ -64,8 +64,8 @@ class FieldRequest:
 class Embedding:
     """The encoder's output for one field.
 
-    `features` is (256, 64, 64) float16, read-only; `key` names it; `window` is the contrast as resolved on
-    the plane; `hit` tells that it came out of the cache; `plane` and `generation` are the request's.
+    `features` is (256, 64, 64) float16, read-only; `key` names it; `window` is the contrast as resolved for
+    the field; `hit` tells that it came out of the cache; `plane` and `generation` are the request's.
     """
 
     key: str
@@ -101,7 +101,7 @@ def embed(
     plane = request.plane
     field = whole_field(plane.shape) if request.field is None else request.field
     with _failures_as(ImageError, f"Image {plane.name!r} cannot be read at {_place(field)}"):
-        window = request.window or resolve_contrast(plane, request.contrast)
+        window = request.window or field_window(plane, request.contrast, field)
         pixels = read_field(plane, field, window, model.frame)
     with _failures_as(ModelError, f"Model {model.name!r} failed on image {plane.name!r} at {_place(field)}"):
         prepared = model.prepare(pixels)

@@ -36,6 +36,11 @@ class FinetuneConfig:
     )  # each edge of a box moves outwards by such a share of its side
     views: int = 1  # 1, or up to 8: each field is also embedded turned and mirrored; costs encodes, once
     detail: int = 1  # above 1: train and predict large objects field by field (see segment.detail)
+    shares: tuple[float, ...] = (
+        0.5,
+        0.75,
+        1.0,
+    )  # of the way from the first to the learned weights, tried at the end
     patience: int = 8  # epochs without a better validation DSC until the run stops
     seed: int = 0  # of the split, the order, the boxes
 
@@ -52,6 +57,7 @@ class FinetuneConfig:
             ("jitter", -0.4 < self.jitter[0] <= self.jitter[1] < 1),
             ("views", 1 <= self.views <= VIEWS),
             ("detail", 1 <= self.detail <= 32),
+            ("shares", len(self.shares) > 0 and all(0 < share <= 1 for share in self.shares)),
             ("patience", self.patience >= 1),
             ("seed", self.seed >= 0),
         ):
@@ -66,7 +72,7 @@ class FinetuneConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` takes them."""
-        return {**asdict(self), "jitter": list(self.jitter)}
+        return {**asdict(self), "jitter": list(self.jitter), "shares": list(self.shares)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FinetuneConfig:
@@ -76,8 +82,8 @@ class FinetuneConfig:
         """
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in data.items() if name in known}
-        if "jitter" in values:
-            values["jitter"] = tuple(values["jitter"])
+        for name in {"jitter", "shares"} & set(values):
+            values[name] = tuple(values[name])
         try:
             return cls(**values)
         except TypeError as error:
@@ -96,6 +102,7 @@ _ADVICE = {
     "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
     "views": f"Give a whole number from 1 to {VIEWS}.",
     "detail": "Give a whole number from 1 (off) to 32.",
+    "shares": "Give at least one share above 0 and up to 1.",
     "patience": "Give at least 1.",
     "seed": "Give 0 or more.",
 }

@@ -7,7 +7,7 @@ can be replayed and resumed anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_medsam.curation.case import Case
+from napari_medsam.curation.pixels import seen_plane
 from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.image.field import Field, Frame
@@ -53,18 +54,13 @@ class Sample:
 
 
 def planes_of(case: Case, name: str) -> Iterator[tuple[int, Plane, npt.NDArray[np.integer]]]:
-    """Each plane of a case that holds labels: its number, its pixels as the model saw them, its labels (H, W)."""
+    """Each plane of a case that holds labels: its number, the plane as the model sees it, its labels (H, W)."""
     if case.gts.ndim == 2:
         if case.gts.any():
-            yield 0, Plane.from_array(case.imgs, rgb=True, spacing=_spacing(case), name=name), case.gts
+            yield 0, seen_plane(case, 0, name), case.gts
         return
     for number in np.flatnonzero(case.gts.any(axis=(1, 2))).tolist():
-        pixels = np.repeat(case.imgs[number][..., None], 3, axis=2)
-        yield (
-            number,
-            Plane.from_array(pixels, rgb=True, spacing=_spacing(case), name=f"{name} [{number}]"),
-            case.gts[number],
-        )
+        yield number, seen_plane(case, number, f"{name} [{number}]"), case.gts[number]
 
 
 def samples_of(
@@ -81,7 +77,7 @@ def samples_of(
     for number, plane, labels in planes_of(case, name):
         pixels = np.asarray(plane.levels[0])
         for view in range(views):
-            seen = plane if view == 0 else Plane.from_array(turned(pixels, view), rgb=True, name=plane.name)
+            seen = plane if view == 0 else replace(plane, levels=(turned(pixels, view),))
             turned_labels = turned(labels, view)
             for label in np.unique(turned_labels[turned_labels > 0]).tolist():
                 mask = turned_labels == label
@@ -170,7 +166,3 @@ def _grown(box: Box, shares: Sequence[float] | npt.NDArray[np.float64], shape: t
         min(box.r1 + bottom * height, float(shape[0])),
         min(box.c1 + right * width, float(shape[1])),
     )
-
-
-def _spacing(case: Case) -> tuple[float, float]:
-    return float(case.spacing[-2]), float(case.spacing[-1])

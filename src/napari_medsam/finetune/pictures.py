@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_medsam.finetune.verdict import Judged, worst_first
+from napari_medsam.image.contrast import Contrast, apply_window, resolve_contrast
 
 TRUTH, CURRENT, NEW = (255, 255, 255), (86, 180, 233), (230, 159, 0)
 """Colours of the contours: white, and two of Okabe and Ito's that people with any colour vision tell apart."""
@@ -35,7 +36,8 @@ def picture(one: Judged) -> npt.NDArray[np.uint8]:
     r0, c0, r1, c1 = _window(one)
     scale = SIDE / max(r1 - r0, c1 - c0)
     shape = (max(1, round((r1 - r0) * scale)), max(1, round((c1 - c0) * scale)))
-    pixels = np.asarray(one.plane.read(r0, c0, r1, c1))
+    window = resolve_contrast(one.plane, Contrast())
+    pixels = apply_window(one.plane.read(r0, c0, r1 - r0, c1 - c0), window)
     drawn = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC).convert("RGB"))
     truth = np.zeros(one.plane.shape, dtype=bool)
     top, left = one.origin

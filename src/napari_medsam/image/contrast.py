@@ -24,6 +24,8 @@ PRESETS: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 """Windows for CT in Hounsfield units, (lo, hi)."""
 
+Bounds = tuple[int, int, int, int]
+
 _MAX_SAMPLES = 2**21
 _ENOUGH_PIXELS = 2**18  # a pyramid level this large gives steady percentiles
 _BLOCKS = 8  # a plane too large to read is sampled in 8 x 8 blocks: few chunks touched, every part seen
@@ -87,13 +89,14 @@ class Window:
     channels: tuple[int, ...]
 
 
-def resolve_contrast(plane: Plane, contrast: Contrast) -> Window:
-    """Find the limits a contrast means on a plane.
+def resolve_contrast(plane: Plane, contrast: Contrast, within: Bounds | None = None) -> Window:
+    """Find the limits a contrast means on a plane, or on the part `within` of it.
 
-    Reads at most about two million samples, the same ones each time: the coarsest pyramid level with enough
-    pixels, or a regular grid of blocks where that is too large. NaN and infinities are left out. 8-bit RGB
-    keeps (0, 255), booleans (0, 1); RGB of other types gets joint limits, other channels limits of their own.
-    A constant plane gives lo == hi; one without any finite pixel (0, 0). Raises ImageError for a channel that
+    within: half-open (r0, c0, r1, c1) in plane pixels, inside the plane. Reads at most about two million samples,
+    the same ones each time: the coarsest pyramid level with enough pixels, or a regular grid of blocks where that is
+    too large. NaN and infinities are left out. 8-bit RGB keeps (0, 255), booleans (0, 1); RGB of other types gets
+    joint limits, other channels limits of their own.
+    A constant plane or part gives lo == hi; one without any finite pixel (0, 0). Raises ImageError for a channel that
     the plane lacks.
     """
     channels = _channels(plane, contrast)
@@ -103,7 +106,7 @@ def resolve_contrast(plane: Plane, contrast: Contrast) -> Window:
         return Window(((0.0, 1.0),) * len(channels), channels)
     if plane.rgb and plane.dtype == np.uint8:
         return Window(((0.0, 255.0),) * len(channels), channels)
-    samples = _sample(plane, channels)
+    samples = _sample(plane, channels, within or (0, 0, *plane.shape))
     if plane.rgb:
         return Window((_limits(samples, contrast.percentiles),) * len(channels), channels)
     limits = tuple(_limits(samples[:, i], contrast.percentiles) for i in range(len(channels)))
@@ -153,24 +156,32 @@ def _channels(plane: Plane, contrast: Contrast) -> tuple[int, ...]:
     return contrast.channels
 
 
-def _sample(plane: Plane, channels: tuple[int, ...]) -> np.ndarray:
-    """(n, k) samples of the channels; n * k is at most about two million."""
-    sizes = [h * w for h, w in map(plane.level_shape, range(len(plane.levels)))]
-    level = max((i for i, size in enumerate(sizes) if size >= _ENOUGH_PIXELS), default=0)
-    height, width = plane.level_shape(level)
+def _sample(plane: Plane, channels: tuple[int, ...], within: Bounds) -> np.ndarray:
+    """(n, k) samples of the channels inside the bounds; n * k is at most about two million."""
+    parts = [_at_level(plane, level, within) for level in range(len(plane.levels))]
+    level = max((i for i, (_, _, h, w) in enumerate(parts) if h * w >= _ENOUGH_PIXELS), default=0)
+    top, left, height, width = parts[level]
     if height * width * len(channels) <= _MAX_SAMPLES:
-        return plane.read(0, 0, height, width, level, channels).reshape(-1, len(channels))
+        return plane.read(top, left, height, width, level, channels).reshape(-1, len(channels))
     # A side shorter than its blocks is read in full; the other one then gets what is left of the budget.
     budget = math.sqrt(_MAX_SAMPLES / len(channels))
     shortest = min(height, width, int(budget))
     longest = int(_MAX_SAMPLES / len(channels) / shortest)
     tall, wide = (shortest, longest) if height <= width else (longest, shortest)
     blocks = [
-        plane.read(row, col, rows, cols, level, channels).reshape(-1, len(channels))
+        plane.read(top + row, left + col, rows, cols, level, channels).reshape(-1, len(channels))
         for row, rows in _spread(height, tall)
         for col, cols in _spread(width, wide)
     ]
     return np.concatenate(blocks)
+
+
+def _at_level(plane: Plane, level: int, within: Bounds) -> Bounds:
+    """(row, col, height, width) of all pixels of a level that the bounds touch."""
+    (fine_h, fine_w), (h, w) = plane.shape, plane.level_shape(level)
+    r0, c0, r1, c1 = within
+    top, left = r0 * h // fine_h, c0 * w // fine_w
+    return top, left, -(-r1 * h // fine_h) - top, -(-c1 * w // fine_w) - left
 
 
 def _spread(length: int, budget: int) -> list[tuple[int, int]]:

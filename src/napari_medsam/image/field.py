@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.sparse import csr_array
 
-from napari_medsam.image.contrast import Window, as_rgb, window_channels
+from napari_medsam.image.contrast import Contrast, Window, as_rgb, resolve_contrast, window_channels
 from napari_medsam.image.plane import Plane
 
 Resample = Literal["area", "bilinear", "bicubic"]
@@ -86,6 +86,15 @@ class Field:
 def whole_field(shape: tuple[int, int]) -> Field:
     """The field that covers an entire plane of shape (H, W)."""
     return Field(0, 0, int(shape[0]), int(shape[1]), "whole")
+
+
+def field_window(plane: Plane, contrast: Contrast, field: Field) -> Window:
+    """The limits a contrast means for a field: on the field itself where it is centred, else on the plane.
+
+    A centred field surely holds an object, which the percentiles of the whole plane can leave a small part of the
+    range; a field without one would have its noise stretched. Raises ImageError as `resolve_contrast` does.
+    """
+    return resolve_contrast(plane, contrast, _edges(field) if field.kind == "centred" else None)
 
 
 def read_field(plane: Plane, field: Field, window: Window, frame: Frame) -> npt.NDArray[np.uint8]:

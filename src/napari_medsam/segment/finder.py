@@ -71,8 +71,10 @@ class FieldFinder:
     def request(
         self, plane: Plane, contrast: Contrast, field: Field, priority: int, generation: int
     ) -> FieldRequest:
-        """A request for the encoder; on a large plane it carries the contrast resolved once."""
-        return FieldRequest(plane, contrast, field, priority, generation, self._window(plane, contrast))
+        """A request for the encoder; on a large plane it carries the plane's contrast, resolved once. A centred
+        field has a contrast of its own (``field_window``)."""
+        window = None if field.kind == "centred" else self._window(plane, contrast)
+        return FieldRequest(plane, contrast, field, priority, generation, window)
 
     def forget(self) -> None:
         """Pixels of large planes may have changed."""

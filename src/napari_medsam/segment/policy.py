@@ -22,7 +22,7 @@ class FieldPolicy:
     raster of side / snap. grid_room: least side of a grid field over the box's longer side.
     """
 
-    context: float = 3.0
+    context: float = 2.0
     whole_above: float = 0.5
     smallest: int = 32
     steps: int = 4

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import ClassEntry
+from napari_medsam.curation.pixels import case_pixels
 from napari_medsam.document.objects import ObjectClass, ObjectRecord, PlaneKey
 from napari_medsam.errors import CaseError
-from napari_medsam.image.contrast import Contrast, apply_window, resolve_contrast
+from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.plane import Plane
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def write(folder: Path, snapshots: Iterable[PlaneSnapshot]) -> list[Path]:
 def to_case(entry: PlaneSnapshot) -> Case:
     """Turn a snapshot into a case: pixels as the model saw them, objects numbered from 1."""
     plane = entry.plane
-    height, width = plane.shape
-    window = resolve_contrast(plane, entry.contrast)
+    boxes = [record.box.clip(plane.shape) for record in entry.records if record.box is not None]
+    imgs, window = case_pixels(plane, entry.contrast, boxes)
     present = [int(label) for label in np.unique(entry.labels) if label > 0]
     gts = np.zeros(entry.labels.shape, dtype=np.uint8 if len(present) <= 255 else np.uint16)
     known = {record.id: record for record in entry.records}
@@ -102,7 +103,7 @@ def to_case(entry: PlaneSnapshot) -> Case:
         gts[entry.labels == label] = number
         objects.append(_case_object(number, label, known.get(label), entry))
     return Case(
-        imgs=apply_window(plane.read(0, 0, height, width), window),
+        imgs=imgs,
         gts=gts,
         spacing=plane.spacing,
         objects=tuple(objects),
