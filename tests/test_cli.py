@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import tifffile
+from recorded_run import verdict, write_fake_decoder
 
 from napari_medsam import cli
 from napari_medsam.embedding.cache import EmbeddingCache
@@ -287,6 +288,21 @@ def test_embed_counts_what_was_cached(
 def test_embed_without_any_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("embed", tmp_path) == 1
     assert "No images in" in complaint(capsys)
+
+
+def test_models_lists_the_users_decoders(capsys: pytest.CaptureFixture[str]) -> None:
+    found = verdict("keep", "mine")
+    write_fake_decoder("mine", detail=4, cases={"train": ("a", "b")}, verdict=found, notes="for Tuesdays")
+    write_fake_decoder("orphan")
+    path = write_fake_decoder("lost")
+    path.write_bytes(path.read_bytes().replace(b"lite-medsam", b"lost-medsam"))
+    assert run("models") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    note = "your decoder for lite-medsam, detail 4, trained on 2 cases, kept aside - for Tuesdays"
+    assert lines["mine"].endswith(note)
+    assert "yours" in lines["mine"]
+    assert lines["orphan"].endswith("trained on 0 cases, not judged")
+    assert "Unknown model 'lost-medsam'" in lines["lost"]
 
 
 def test_models_lists_each_model_with_its_terms(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_medsam import __version__
 from napari_medsam.cli_finetune import add_verbs
+from napari_medsam.cli_models import list_models
 from napari_medsam.errors import ImageError, MedSAMError, PromptError
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(verbs)
     _add_embed(verbs)
     add_verbs(verbs)
-    models = verbs.add_parser("models", help="list the models")
-    models.set_defaults(run=_models)
+    models = verbs.add_parser("models", help="list the models, and the decoders you trained")
+    models.set_defaults(run=list_models)
     cache = verbs.add_parser("cache", help="show the embedding cache, or clear it")
     cache.add_argument("--clear", action="store_true", help="remove every cached embedding")
     cache.set_defaults(run=_cache)
@@ -292,25 +293,6 @@ def _image_paths(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     return list(dict.fromkeys(found))
-
-
-def _models(arguments: argparse.Namespace) -> int:
-    del arguments
-    from napari_medsam.model.checkpoint import is_available, models_folder
-    from napari_medsam.model.registry import find_model, model_names
-
-    rows = [("NAME", "INSTALLED", "SIZE", "LICENCE", "PROMPTS", "NOTE")]
-    for name in model_names():
-        spec = find_model(name)
-        size = f"{spec.size / 1e6:.0f} MB" if spec.size else "?"
-        note = spec.title if spec.origin == "built-in" else f"{spec.title}, downloaded on first use"
-        installed = "yes" if is_available(spec) else "no"
-        rows.append((name, installed, size, spec.licence, ", ".join(sorted(spec.prompts)), note))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\nDownloads are kept in {models_folder()}. Any local checkpoint file can be named instead.")
-    return 0
 
 
 def _cache(arguments: argparse.Namespace) -> int:

@@ -136,6 +136,15 @@ class TestRun:
         assert len(CuratedDataset(tmp_path / "set")) == 1
         assert len(trainer.runs) == 1
 
+    def test_nothing_is_trained_when_they_cannot_be_written(
+        self, corrected: Desk, panel: RetrainPanel, trainer: Trainer, tmp_path: Path
+    ) -> None:
+        (tmp_path / "taken").write_text("a file")
+        panel.folder.value = tmp_path / "taken"
+        panel.start.click()
+        corrected.wait(lambda: "failed" in corrected.said[-1] and panel.start.isEnabled())
+        assert not trainer.runs
+
     def test_or_not(self, corrected: Desk, panel: RetrainPanel, trainer: Trainer, tmp_path: Path) -> None:
         panel.with_open.setChecked(False)
         panel.start.click()

@@ -94,7 +94,8 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         self.resume.setToolTip("Go on with a run that was cut off, from its last whole epoch")
         self.progress = QProgressBar()
         self.line, self.device = QLabel(), QLabel()
-        self.line.setWordWrap(True)
+        for label in (self.line, self.device):
+            label.setWordWrap(True)
         self.plot = CurvePlot()
         self.verdict = VerdictView()
         self.use_anyway, self.back = QPushButton("Use anyway"), QPushButton()
@@ -149,12 +150,19 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         if self.training.running:
             return
         self.start.setEnabled(False)
-        if self.with_open.isChecked() and self._has_corrected() and self.add_corrected() is not None:
-            self.dock.in_background(lambda: None, self._begin_now)  # comes after the export
-            return
-        self._begin_now()
+        written = self.add_corrected() if self.with_open.isChecked() and self._has_corrected() else None
+        if written is None:
+            self._begin_now()
+        else:
+            self.dock.in_background(written.result, self._begin_after)
 
-    def _begin_now(self, *_: object) -> None:
+    def _begin_after(self, written: Future[list[Path]]) -> None:
+        if written.exception() is None:
+            self._begin_now()
+        elif not self._closed:  # the dock has said why: nothing is trained without what was to be learned
+            self._show_run(self.training.view)
+
+    def _begin_now(self) -> None:
         if self._closed or self.training.running:
             return
         settings = self.dock.controller.session.settings

@@ -29,7 +29,7 @@ class CurvePlot(QWidget):  # type: ignore[misc]
         )
 
     def sizeHint(self) -> QSize:
-        return QSize(360, 130)
+        return QSize(300, 130)
 
     def show_curve(self, curve: Sequence[Point], epochs: int, best: int) -> None:
         """Draw these epochs of so many; best: the epoch that is kept, 0 for none."""
