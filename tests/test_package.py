@@ -69,7 +69,7 @@ def test_the_manifest_is_valid_and_found_through_the_entry_point() -> None:
 
     found = PluginManifest.from_distribution("napari-medsam")
     assert found.name == "napari-medsam"
-    assert [widget.display_name for widget in found.contributions.widgets] == ["MedSAM"]
+    assert [widget.display_name for widget in found.contributions.widgets] == ["MedSAM", "Retrain"]
 
 
 def test_every_command_of_the_manifest_is_used_and_every_use_is_a_command(manifest: dict) -> None:

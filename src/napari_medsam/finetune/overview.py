@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_medsam.curation.dataset import CuratedDataset
-from napari_medsam.finetune.train import sides_of
-
 
 @dataclass(frozen=True)
 class Overview:
@@ -53,6 +50,9 @@ def look_at(folder: Path, seed: int = 0, table: Path | None = None) -> Overview:
     Reads the manifest; published cases without a sidecar are read themselves, so leave this to a worker thread.
     Raises CaseError: the folder or the table cannot be read.
     """
+    from napari_medsam.curation.dataset import CuratedDataset  # with scipy: not while a window is being built
+    from napari_medsam.finetune.train import sides_of
+
     if not folder.is_dir() or not any(folder.iterdir()):
         return Overview()
     dataset = CuratedDataset(folder)
