@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from qtpy.QtWidgets import (
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.segment.detail import MOST_DETAIL
+from napari_medsam.ui.activity import Pace
 from napari_medsam.ui.controller import Controller
 from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
 from napari_medsam.ui.tables import ClassList, ObjectTable
@@ -52,7 +52,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.viewer = viewer
         self.controller = Controller(viewer, **controller_options)
         self._io = ThreadPoolExecutor(1, thread_name_prefix="medsam-export")
-        self._embedding_since: tuple[float, int] | None = None
+        self._pace = Pace()
         self._counting: Future[None] | None = None
         self._closed = False
         self._make_controls()
@@ -180,6 +180,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         controller.work_changed.connect(self._on_work)
         controller.status.connect(lambda text: self.status.setText(text))
         controller.progressed.connect(self._on_progress)
+        controller.activity.seen_elsewhere = self._bar_on_screen
         controller.painted.connect(lambda _: self._refresh_soon())
 
     def _start(self) -> None:
@@ -267,21 +268,16 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.cancel.setEnabled(busy)
         self.progress.setRange(0, 0 if now.state == "loading" else max(now.total, 1))
         self.progress.setValue(now.done)
-        self.progress.setFormat("loading model" if now.state == "loading" else self._progress_text(now))
+        text, left = f"{now.done} of {now.total}", self._pace.left(now)
+        if left is not None:
+            text += f", {left:.0f} s left"
+        self.progress.setFormat("loading model" if now.state == "loading" else text)
         if not busy:
-            self._embedding_since = None
             self._refresh_soon()
 
-    def _progress_text(self, now: Progress) -> str:
-        """How far the encoder is, and how long it will take at the pace so far."""
-        if self._embedding_since is None or now.done < self._embedding_since[1]:
-            self._embedding_since = (time.monotonic(), now.done)
-        began, first = self._embedding_since
-        text = f"{now.done} of {now.total}"
-        if now.done - first < 2:
-            return text
-        left = (time.monotonic() - began) / (now.done - first) * (now.total - now.done)
-        return f"{text}, {left:.0f} s left"
+    def _bar_on_screen(self) -> bool:
+        """Whether the user sees the progress bar: not in a tab behind another, not scrolled away."""
+        return self.progress.isVisible() and not self.progress.visibleRegion().isEmpty()
 
     def _on_download(self, done: int, total: int) -> None:
         size = f" of {total / 2**20:.0f}" if total else ""
