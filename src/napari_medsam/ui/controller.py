@@ -36,13 +36,15 @@ class Controller(QObject):  # type: ignore[misc]
     """Wires one viewer to one session. Everything here runs in the Qt main thread.
 
     Signals for the dock: ``work_changed(Work | None)``, ``status(str)`` about the plane on screen,
-    ``progressed(Progress)``, ``said(str)`` for messages, ``painted(id)``.
+    ``progressed(Progress)``, ``said(str)`` for messages, ``asked()`` when a box was drawn that may be answered in a
+    moment, ``painted(id)``.
     """
 
     work_changed = Signal(object)
     status = Signal(str)
     progressed = Signal(object)
     said = Signal(str)
+    asked = Signal()
     painted = Signal(int)
 
     def __init__(
@@ -165,6 +167,10 @@ class Controller(QObject):  # type: ignore[misc]
     def show_soon(self, *_: object) -> None:
         """Embed what is on screen once the view has settled."""
         self._show_timer.start(SETTLE_MS)
+
+    def _on_asked(self) -> None:
+        if self.session.model is not None:
+            self.asked.emit()
 
     # the session's answers ----------------------------------------------------------------------------------
 
@@ -294,6 +300,7 @@ class Controller(QObject):  # type: ignore[misc]
         work.image.events.contrast_limits.connect(self._on_contrast_limits)
         work.image.events.set_data.connect(self._on_refresh)
         work.notice.connect(self.say)
+        work.asked.connect(self._on_asked)
         work.masks_changed.connect(self._watch_masks)
 
     def _unwatch(self, work: Work) -> None:

@@ -29,6 +29,7 @@ from napari_medsam.segment.detail import MOST_DETAIL
 from napari_medsam.ui.activity import Pace
 from napari_medsam.ui.controller import Controller
 from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
+from napari_medsam.ui.hold import CanvasHold
 from napari_medsam.ui.tables import ClassList, ObjectTable
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 
 OVERLAPS = {"Keep corrected": "corrected", "Later wins": "later", "Never overwrite": "never"}
 FIELDS = {"Around small boxes": "auto", "Whole plane": "whole"}
-REFRESH_MS = 100
+REFRESH_MS = (
+    250  # after a box is drawn: its mask comes first, since each change of a widget repaints the window
+)
 FIRST_WORK_MS = 50  # after the window is up: nothing heavy before
 
 
@@ -53,6 +56,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.controller = Controller(viewer, **controller_options)
         self._io = ThreadPoolExecutor(1, thread_name_prefix="medsam-export")
         self._pace = Pace()
+        self._hold = CanvasHold(self)
         self._counting: Future[None] | None = None
         self._closed = False
         self._make_controls()
@@ -70,6 +74,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         if not self._closed:
             self._closed = True
             self._refresh_timer.stop()
+            self._hold.release()
             for emitter in self._layer_events():
                 emitter.disconnect(self.image.reset_choices)
             _shut(self.controller, self._io)
@@ -181,6 +186,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         controller.status.connect(lambda text: self.status.setText(text))
         controller.progressed.connect(self._on_progress)
         controller.activity.seen_elsewhere = self._bar_on_screen
+        controller.asked.connect(self._hold.begin)
+        controller.painted.connect(lambda _: self._hold.release())
         controller.painted.connect(lambda _: self._refresh_soon())
 
     def _start(self) -> None:
