@@ -28,6 +28,9 @@ def own_caches(
     """A test's embeddings go to a folder of its own, never to the user's cache."""
     monkeypatch.setenv("NAPARI_MEDSAM_CACHE", str(tmp_path_factory.mktemp("embeddings")))
     monkeypatch.setenv("NAPARI_MEDSAM_MODELS", str(models_folder_of_the_run))
+    own = tmp_path_factory.mktemp("own")
+    monkeypatch.setenv("NAPARI_MEDSAM_DECODERS", str(own / "decoders"))
+    monkeypatch.setenv("NAPARI_MEDSAM_RUNS", str(own / "runs"))
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from typing import Any
 
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.model.holder import Choice
@@ -30,3 +31,13 @@ class Settings:
     def choice(self) -> Choice:
         """What of it a model is loaded by."""
         return Choice(self.model, self.device, self.backend)
+
+    def choosing(self, model: str, details: tuple[int, int]) -> dict[str, Any]:
+        """What to change to use another model.
+
+        details: what the model in use and the other one were trained for. The detail follows, unless the user chose
+        one of their own and the other model has no wish.
+        """
+        now, then = details
+        follows = then > 1 or self.detail == now
+        return {"model": model, "detail": then if follows else self.detail}

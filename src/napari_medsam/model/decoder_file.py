@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 HEADER = "napari_medsam_decoder"
 VERSION = 1
+MOST_DETAIL = 32
 _LEARNED = "mask_decoder."
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "detail": int,
+    "cases": Mapping,
+    "classes": tuple,
+    "config": Mapping,
+    "curve": tuple,
+    "verdict": (Mapping, type(None)),
+}  # of what is no text
 
 
 @dataclass(frozen=True)
@@ -156,13 +165,18 @@ def _parsed(path: Path, header: str) -> DecoderInfo:
         values["curve"] = tuple(data.get("curve", ()))
         values["detail"] = int(data.get("detail", 1))
         info = DecoderInfo(**values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"The header of the decoder {path} cannot be read ({error}). Train it again."
         ) from error
-    for text in (info.name, info.base, info.encoder_hash, info.decoder_hash, info.notes):
-        if not isinstance(text, str):
+    for field in fields(DecoderInfo):
+        value = getattr(info, field.name)
+        if not isinstance(value, _KINDS.get(field.name, str)):
             raise CheckpointError(
-                f"The header of the decoder {path} holds {text!r} for a text. Train it again."
+                f"The header of the decoder {path} holds {str(value)[:80]!r} as its {field.name}. Train it again."
             )
+    if not 1 <= info.detail <= MOST_DETAIL:
+        raise CheckpointError(
+            f"The header of the decoder {path} asks for detail {info.detail}. Train it again."
+        )
     return info

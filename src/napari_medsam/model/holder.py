@@ -28,7 +28,8 @@ class ModelHolder:
     """Loads and keeps the chosen model. Thread-safe; `choose` and `current` never wait.
 
     ``load(name, device=..., backend=..., stopping=..., **options)`` builds a model; one that offers ``close()`` is
-    closed when it is no longer used, one whose ``alive`` is False is built again. ``loaded`` is told each model.
+    closed when it is no longer used, one whose ``alive`` is False is built again. One that offers ``switched(name)``
+    is asked for the next model first and gives it, or None; then nothing is closed. ``loaded`` is told each model.
     """
 
     def __init__(self, load: Loader, choice: Choice, loaded: Callable[[Model], None], **options: Any) -> None:
@@ -63,13 +64,30 @@ class ModelHolder:
                     return ready
                 if self._closed:
                     raise Cancelled("The window is closed.")
-                self._drop()
-                self._load_chosen(self._choice)
+                if not self._switch(self._choice):
+                    self._drop()
+                    self._load_chosen(self._choice)
 
     def close(self) -> None:
         """Close the model, and one that is being loaded as soon as it is there. Does not wait for a load."""
         self._closed = True
         self._drop()
+
+    def _switch(self, chosen: Choice) -> bool:
+        """Take the chosen model from the one that is there, where that is another decoder of it."""
+        kept = self._kept
+        if kept is None or not getattr(kept[1], "alive", True):
+            return False
+        switch = getattr(kept[1], "switched", None)
+        if switch is None or (kept[0].device, kept[0].backend) != (chosen.device, chosen.backend):
+            return False
+        model = switch(chosen.name)
+        if model is None:
+            return False
+        self._kept = (chosen, model)
+        if chosen == self._choice:
+            self._told(model)
+        return True
 
     def _load_chosen(self, chosen: Choice) -> None:
         """One that is no longer wanted when it is there, or that cannot be had by then, is nobody's business."""

@@ -70,9 +70,10 @@ def find_own(name: str) -> OwnDecoder:
 
 def free_name(wanted: str, taken: Iterable[str] = ()) -> str:
     """`wanted` made a valid name, with a number behind it when it is taken already."""
-    clean = re.sub(r"[^\w .+()-]", "-", wanted).strip(" .-")[:70] or "decoder"
+    clean = re.sub(r"[^\w .+()-]", "-", wanted)
+    clean = re.sub(r"^\W+", "", clean)[:70].rstrip(" .-") or "decoder"
     number, name = 1, clean
-    while decoder_path(name).exists() or name in taken:
+    while decoder_path(name).exists() or name in taken or _is_reserved(name):
         number += 1
         name = f"{clean} {number}"
     return name
@@ -81,8 +82,8 @@ def free_name(wanted: str, taken: Iterable[str] = ()) -> str:
 def rename_decoder(name: str, new: str) -> OwnDecoder:
     """Give a decoder another name. Raises CheckpointError: no such decoder, no valid name, or one that is taken."""
     old, target = find_own(name), decoder_path(new)
-    if target.exists():
-        raise CheckpointError(f"There is a decoder {new!r} already. Choose another name.")
+    if target.exists() or _is_reserved(new):
+        raise CheckpointError(f"There is a model or decoder {new!r} already. Choose another name.")
     info = rewrite_info(old.path, name=new)
     old.path.rename(target)
     return OwnDecoder(target, info)
@@ -117,6 +118,13 @@ def import_decoder(source: Path) -> OwnDecoder:
     name = free_name(info.name)
     path = _copied(source, decoder_path(name))
     return OwnDecoder(path, rewrite_info(path, name=name))
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether a model of the registry has this name: a decoder called so could not be chosen."""
+    from napari_medsam.model.registry import MODELS  # which looks up decoders here
+
+    return name in MODELS
 
 
 def _copied(source: Path, target: Path) -> Path:

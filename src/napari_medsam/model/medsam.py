@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from napari_medsam.errors import ModelError
 from napari_medsam.image.field import Frame
 from napari_medsam.model.checkpoint import Progress, checkpoint_path, load_state, models_folder
-from napari_medsam.model.decoder_file import read_decoder
+from napari_medsam.model.decoder_file import read_decoder, read_info
 from napari_medsam.model.device import choose_device
 from napari_medsam.model.encoder import Encoder, build_encoder_backend, choose_backend
 from napari_medsam.model.family import family_frame, prepare_pixels, settle_family
@@ -248,8 +248,12 @@ def build_model(
 
 
 def load_decoder(model: MedSAM, path: Path) -> MedSAM:
-    """The same model, its encoder shared, with the decoder in a file of `model.decoder_file`.
+    """The same model, its encoder shared, with the decoder in a file of `model.decoder_file`, and named after it.
 
     Raises CheckpointError when the file was trained on another encoder, or is damaged.
     """
-    return model.with_decoder(read_decoder(path, model.encoder_hash, model.decoder_state()), str(path))
+    tuned = model.with_decoder(read_decoder(path, model.encoder_hash, model.decoder_state()), str(path))
+    info = read_info(path)
+    tuned.spec = replace(model.spec, name=path.stem, decoder=path, base=info.base, detail=info.detail)
+    tuned.name = tuned.spec.name
+    return tuned

@@ -153,3 +153,18 @@ def _with_decoder(decoder: OwnDecoder) -> ModelSpec:
     return replace(
         base, name=decoder.name, title=title, decoder=decoder.path, base=info.base, detail=info.detail
     )
+
+
+def without_decoder(spec: ModelSpec) -> str:
+    """What `find_model` finds the model by that a decoder was trained on, or a model of its own."""
+    return spec.base or str(spec.path or spec.name)
+
+
+def same_encoder(one: ModelSpec, other: ModelSpec) -> bool:
+    """Whether two models are read from one checkpoint, so that they differ in their decoders at most."""
+    return (one.package, one.url, one.path, one.file_name) == (
+        other.package,
+        other.url,
+        other.path,
+        other.file_name,
+    )

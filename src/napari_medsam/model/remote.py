@@ -28,7 +28,7 @@ from napari_medsam import errors
 from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.image.field import Frame
 from napari_medsam.model.family import prepare_pixels
-from napari_medsam.model.registry import ModelSpec
+from napari_medsam.model.registry import ModelSpec, find_model, same_encoder
 
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -230,6 +230,18 @@ class RemoteMedSAM:
         with suppress(ModelError):  # the process has ended, which the next box finds out
             self._process.send("warm", key, np.asarray(features))
             self._sent.add(key)
+
+    def switched(self, name_or_path: str | Path) -> RemoteMedSAM | None:
+        """The model of this name in the same process, or None where it needs another encoder.
+
+        Takes as long as reading a decoder. This object's boxes are answered by the new decoder too from then on.
+        Raises CheckpointError and ModelError, as loading does, for a name or decoder that cannot be used; then
+        nothing changes.
+        """
+        spec = find_model(name_or_path)
+        if not same_encoder(self.spec, spec):
+            return None
+        return RemoteMedSAM(self._process, self._process.ask("use_decoder", spec.decoder))
 
     def close(self) -> None:
         self._process.close()

@@ -16,11 +16,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
 from napari_medsam.errors import MedSAMError, ModelError
-from napari_medsam.model.medsam import MedSAM, build_model
+from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
+from napari_medsam.model.registry import find_model, without_decoder
 
 ENCODER_NICENESS = 10
 KEPT_FEATURES = 24  # of 2 MiB each
@@ -34,6 +36,7 @@ class Server:
         self._answers = answers
         self._writing = Lock()
         self._model: MedSAM | None = None
+        self._base: MedSAM | None = None  # with the decoder that was released with it
         self._features: OrderedDict[str, Any] = OrderedDict()
         self._encoding = ThreadPoolExecutor(1)
         self._stepped_back = False
@@ -49,23 +52,26 @@ class Server:
                 number, verb, arguments = pickle.load(self._requests)
             except EOFError:
                 return
-            lane = self._decoding if verb in ("decode", "warm") else self._encoding
+            lane = self._decoding if verb in ("decode", "warm", "use_decoder") else self._encoding
             done = lane.submit(getattr(self, verb), *arguments)
             done.add_done_callback(partial(self._answer, number))
 
     def load(self, name: str, options: dict[str, str]) -> dict[str, Any]:
-        self._model = build_model(
-            name,
+        spec = find_model(name)
+        self._base = build_model(
+            without_decoder(spec),
             **options,
             on_notice=self._tell("notice"),
             progress=lambda *state: self._tell("progress")(state),
         )
-        return {
-            **self._state(),
-            "spec": self._model.spec,
-            "prompts": self._model.prompts,
-            "frame": self._model.frame,
-        }
+        return self.use_decoder(spec.decoder)
+
+    def use_decoder(self, path: Path | None) -> dict[str, Any]:
+        """Answer boxes with the decoder in a file, or with the released one; the encoder and its fields stay."""
+        if self._base is None:
+            raise ModelError("No model is loaded in this process yet.")
+        self._model = model = self._base if path is None else load_decoder(self._base, path)
+        return {**self._state(), "spec": model.spec, "prompts": model.prompts, "frame": model.frame}
 
     def encode(self, prepared: Any) -> tuple[Any, str, dict[str, str]]:
         encoded = self._loaded().encode(prepared)

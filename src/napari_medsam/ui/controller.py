@@ -37,7 +37,7 @@ class Controller(QObject):  # type: ignore[misc]
 
     Signals for the dock: ``work_changed(Work | None)``, ``status(str)`` about the plane on screen,
     ``progressed(Progress)``, ``said(str)`` for messages, ``asked()`` when a box was drawn that may be answered in a
-    moment, ``painted(id)``.
+    moment, ``painted(id)``, ``configured()`` after a change of settings.
     """
 
     work_changed = Signal(object)
@@ -46,6 +46,7 @@ class Controller(QObject):  # type: ignore[misc]
     said = Signal(str)
     asked = Signal()
     painted = Signal(int)
+    configured = Signal()
 
     def __init__(
         self,
@@ -80,6 +81,11 @@ class Controller(QObject):  # type: ignore[misc]
             images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
             if images:
                 self.set_image(images[-1])
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """Every image that was put to work and is still there."""
+        return tuple(self._works)
 
     def close(self) -> None:
         """Let go of the viewer and stop the threads."""
@@ -145,6 +151,7 @@ class Controller(QObject):  # type: ignore[misc]
             for work in self._works:
                 if work is self.work or not own:
                     work.predict_all()
+            self.configured.emit()
 
     def set_channel_axis(self, axis: int | None) -> None:
         """Choose the axis of the image at work that holds channels; prompts and masks start on new layers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_medsam.errors import MedSAMError
 from napari_medsam.image.contrast import PRESETS, Contrast
 from napari_medsam.model.checkpoint import is_available
 from napari_medsam.model.registry import ModelSpec, find_model, model_names
@@ -39,12 +41,8 @@ class ModelChoice(QWidget):  # type: ignore[misc]
     def __init__(self, name: str, device: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.name = QComboBox()
-        for known in model_names():
-            spec = find_model(known)
-            self.name.addItem(known, known)
-            self.name.setItemData(self.name.count() - 1, _describe(spec), Qt.ItemDataRole.ToolTipRole)
-        self.name.addItem(FROM_FILE, None)
-        self._show(name)
+        self._current = name
+        self.refresh()
         self.device = QComboBox()
         self.device.addItems(DEVICES)
         self.device.setCurrentText(device)
@@ -58,6 +56,19 @@ class ModelChoice(QWidget):  # type: ignore[misc]
         self.name.currentIndexChanged.connect(self._on_name)
         self.device.currentTextChanged.connect(self.device_changed)
 
+    def refresh(self) -> None:
+        """List the models and the user's decoders as they are now."""
+        self.name.blockSignals(True)
+        self.name.clear()
+        for known in model_names():
+            with suppress(MedSAMError):  # a decoder whose model is gone
+                tip = _describe(find_model(known))
+                self.name.addItem(known, known)
+                self.name.setItemData(self.name.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.name.addItem(FROM_FILE, None)
+        self.name.blockSignals(False)
+        self.show_model(self._current)
+
     def _on_name(self) -> None:
         chosen = self.name.currentData()
         if chosen is None:
@@ -65,12 +76,13 @@ class ModelChoice(QWidget):  # type: ignore[misc]
                 self, "Open a checkpoint", "", "Checkpoints (*.pth *.pt *.safetensors)"
             )
             if not chosen:
-                self._show(self._current)
+                self.show_model(self._current)
                 return
-        self._show(chosen)
+        self.show_model(chosen)
         self.changed.emit(chosen)
 
-    def _show(self, name: str) -> None:
+    def show_model(self, name: str) -> None:
+        """Show another model as the chosen one; emits nothing."""
         self._current = name
         self.name.blockSignals(True)
         index = self.name.findData(name)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import napari
 from magicgui.widgets import ComboBox, FileEdit, create_widget
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
@@ -25,16 +26,24 @@ from qtpy.QtWidgets import (
 
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
+from napari_medsam.finetune.process import TrainingProcess
 from napari_medsam.segment.detail import MOST_DETAIL
 from napari_medsam.ui.activity import Pace
 from napari_medsam.ui.controller import Controller
 from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
+from napari_medsam.ui.decoders import Decoders
 from napari_medsam.ui.hold import CanvasHold
 from napari_medsam.ui.tables import ClassList, ObjectTable
+from napari_medsam.ui.training import Begin, Training
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.cache import CacheStats
+    from napari_medsam.finetune.follow import RunView
+    from napari_medsam.finetune.request import TrainingRequest
+    from napari_medsam.ui.retrain import RetrainPanel
     from napari_medsam.ui.work import Work
+
+Result = TypeVar("Result")
 
 OVERLAPS = {"Keep corrected": "corrected", "Later wins": "later", "Never overwrite": "never"}
 FIELDS = {"Around small boxes": "auto", "Whole plane": "whole"}
@@ -47,13 +56,21 @@ FIRST_WORK_MS = 50  # after the window is up: nothing heavy before
 class MedSAMDock(QScrollArea):  # type: ignore[misc]
     """Draw boxes on an image, get masks, correct them, export training cases.
 
-    ``controller_options`` go to the ``Controller`` (tests pass a small model and a cache of their own).
+    ``controller_options`` go to the ``Controller`` (tests pass a small model and a cache of their own), ``begin`` to
+    the ``Training``. ``exported(folder)`` is emitted after cases were written, ``closing()`` before the work ends.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, **controller_options: Any) -> None:
+    exported = Signal(object)
+    closing = Signal()
+
+    def __init__(
+        self, viewer: napari.viewer.Viewer, *, begin: Begin = TrainingProcess, **controller_options: Any
+    ) -> None:
         super().__init__()
         self.viewer = viewer
         self.controller = Controller(viewer, **controller_options)
+        self.decoders = Decoders(self.controller)
+        self.training = Training(begin)
         self._io = ThreadPoolExecutor(1, thread_name_prefix="medsam-export")
         self._pace = Pace()
         self._hold = CanvasHold(self)
@@ -67,12 +84,14 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self._connect()
         self._refresh()
         QTimer.singleShot(FIRST_WORK_MS, self._start)
-        self.destroyed.connect(partial(_shut, self.controller, self._io))
+        self.destroyed.connect(partial(_shut, self.controller, self._io, self.training.close))
 
     def close_session(self) -> None:
         """Stop all work of this dock; called when it is closed or destroyed, and safe to call before."""
         if not self._closed:
             self._closed = True
+            self.closing.emit()
+            self.training.close()
             self._refresh_timer.stop()
             self._hold.release()
             for emitter in self._layer_events():
@@ -128,6 +147,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.objects = ObjectTable()
         self.dataset = FileEdit(mode="d", value=Path.home() / "medsam-dataset")
         self.export = QPushButton("Export masks as training cases")
+        self.retrain = QPushButton("Retrain ...")
+        self.retrain.setToolTip("Train the decoder on exported cases, and use it only if it is better")
         self.cache = QLabel()
         self.clear = QPushButton("Clear")
         self.clear.setToolTip("Delete all cached embeddings; they are made again when needed")
@@ -151,7 +172,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
             column.addLayout(part) if isinstance(part, QFormLayout | QHBoxLayout) else column.addWidget(part)
         column.addWidget(QLabel("Dataset folder"))
         column.addWidget(self.dataset.native)
-        column.addWidget(self.export)
+        column.addLayout(_row(self.export, self.retrain))
         column.addLayout(_row(self.cache, self.clear))
         column.addStretch()
         self.setWidget(inner)
@@ -163,7 +184,10 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         for emitter in self._layer_events():
             emitter.connect(self.image.reset_choices)
         self.image.changed.connect(controller.set_image)
-        self.model.changed.connect(lambda name: controller.configure(model=name))
+        self.model.changed.connect(self.decoders.use)
+        self.decoders.changed.connect(self.model.refresh)
+        controller.configured.connect(self._on_configured)
+        self.training.ended.connect(self._on_trained)
         self.model.device_changed.connect(lambda device: controller.configure(device=device))
         self.field.changed.connect(lambda label: controller.configure(field=FIELDS[label]))
         self.detail.valueChanged.connect(lambda detail: controller.configure(detail=detail))
@@ -181,6 +205,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.overlaps.changed.connect(self._on_overlaps)
         self.objects.chosen.connect(lambda number: self._with_work(lambda work: work.select(number)))
         self.export.clicked.connect(lambda: self.export_cases())
+        self.retrain.clicked.connect(lambda: self.open_retrain())
         self.clear.clicked.connect(self._clear_cache)
         controller.work_changed.connect(self._on_work)
         controller.status.connect(lambda text: self.status.setText(text))
@@ -197,24 +222,45 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
 
     # what the user does -------------------------------------------------------------------------------------
 
-    def export_cases(self, folder: Path | None = None) -> Future[list[Path]] | None:
-        """Write every plane with masks as a case, in the background; None if there is nothing to write."""
+    def export_cases(
+        self, folder: Path | None = None, *, corrected: bool = False
+    ) -> Future[list[Path]] | None:
+        """Write every plane with masks as a case, in the background; None if there is nothing to write.
+
+        corrected: only planes with a corrected object, but of every image at work.
+        """
         target = Path(folder or self.dataset.value)
-        work = self.controller.work
+        work, session = self.controller.work, self.controller.session
         if work is None:
             self.controller.say("Open an image and draw a box first.")
             return None
         from napari_medsam.ui import export  # pulls in the curation room: not before it is needed
 
         try:
-            taken = export.snapshot(work, self.controller.session)
+            taken = (
+                export.corrected_planes(self.controller.works, session)
+                if corrected
+                else export.snapshot(work, session)
+            )
         except MedSAMError as error:
             self.controller.say(str(error))
             return None
         self.export.setEnabled(False)
-        done = self._io.submit(export.write, target, taken)
-        done.add_done_callback(lambda future: self.controller.post(partial(self._exported, target, future)))
+        return self.in_background(partial(export.write, target, taken), partial(self._exported, target))
+
+    def in_background(
+        self, work: Callable[[], Result], then: Callable[[Future[Result]], None]
+    ) -> Future[Result]:
+        """Do something that takes time after what was asked before, and go on with it in the main thread."""
+        done = self._io.submit(work)
+        done.add_done_callback(lambda future: self.controller.post(partial(then, future)))
         return done
+
+    def open_retrain(self) -> RetrainPanel:
+        """Show the panel for training decoders, beside this dock in the same place."""
+        from napari_medsam.ui.retrain import open_panel
+
+        return open_panel(self)
 
     def _exported(self, target: Path, done: Future[list[Path]]) -> None:
         self.export.setEnabled(True)
@@ -222,6 +268,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         if error is not None:
             self.controller.say(f"Export to {target} failed: {error}", warn=True)
             return
+        self.exported.emit(target)
         count = len(done.result())
         self.controller.say(f"{count} case{'s' if count != 1 else ''} in {target}.")
 
@@ -268,6 +315,16 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
                 with self.image.changed.blocked():
                     self.image.value = work.image
         self._refresh_soon()
+
+    def _on_configured(self) -> None:
+        settings = self.controller.session.settings
+        self.model.show_model(settings.model)
+        self.detail.blockSignals(True)
+        self.detail.setValue(settings.detail)
+        self.detail.blockSignals(False)
+
+    def _on_trained(self, request: TrainingRequest, view: RunView) -> None:
+        self.controller.say(self.decoders.take(request, view), warn=view.state == "failed")
 
     def _on_progress(self, now: Progress) -> None:
         busy = now.state in ("loading", "embedding", "paused")
@@ -334,6 +391,10 @@ def _row(*widgets: QWidget) -> QHBoxLayout:
     return row
 
 
-def _shut(controller: Controller, io: ThreadPoolExecutor, *_: object) -> None:
+def _shut(
+    controller: Controller, io: ThreadPoolExecutor, end: Callable[[], None] | None = None, *_: object
+) -> None:
+    if end is not None:
+        end()
     io.shutdown(wait=True)
     controller.close()

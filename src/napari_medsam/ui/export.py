@@ -57,6 +57,24 @@ def snapshot(work: Work, session: Session) -> list[PlaneSnapshot]:
     return taken
 
 
+def corrected_planes(works: Iterable[Work], session: Session) -> list[PlaneSnapshot]:
+    """Copy the planes on which at least one object was corrected or painted, of several images. Main thread.
+
+    Raises CaseError when there are none.
+    """
+    taken = [
+        _snapshot_plane(work, session, key)
+        for work in works
+        if work.masks is not None
+        for key in work.document.planes()
+        if any(record.corrected for record in work.document.in_plane(key))
+    ]
+    taken = [entry for entry in taken if entry.labels.any()]
+    if not taken:
+        raise CaseError("No corrected masks to add: correct one with the brush first, or export all of them.")
+    return taken
+
+
 def write(folder: Path, snapshots: Iterable[PlaneSnapshot]) -> list[Path]:
     """Write one case a snapshot into the dataset at ``folder`` and return the .npz paths. Any thread.
 

@@ -1,0 +1,52 @@
+"""A verdict in words and in rows of a table. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ROLES = ("new", "current", "released")
+METRICS = ("dsc", "nsd")
+HEADING = ("", "Objects", *(f"{metric.upper()} {role}" for metric in METRICS for role in ROLES))
+_WORDS = {"adopt": "Adopted", "keep": "Kept aside", "unsure": "Cannot tell"}
+
+
+def decision_of(verdict: Mapping[str, Any] | None) -> str:
+    """The decision in one or two words; "Not judged" without a verdict."""
+    return "Not judged" if verdict is None else _WORDS.get(str(verdict.get("decision")), "Not judged")
+
+
+def difference_of(verdict: Mapping[str, Any]) -> str:
+    """By how much the new decoder is better, with the interval; empty where that cannot be told."""
+    found = verdict.get("difference")
+    if not found:
+        return ""
+    return (
+        f"DSC {found['dsc']:+.3f}, {found['level']:.0%} interval {found['low']:+.3f} to {found['high']:+.3f} "
+        f"over {found.get('over', 'cases')}"
+    )
+
+
+def sentence_of(verdict: Mapping[str, Any]) -> str:
+    """All that stands above the table: the decision, what it rests on, and why."""
+    basis = f"{verdict.get('objects', 0)} held-out objects in {verdict.get('cases', 0)} cases"
+    parts = [f"{decision_of(verdict)} ({basis})", difference_of(verdict), str(verdict.get("reason", ""))]
+    return ". ".join(part.rstrip(".") for part in parts if part) + "."
+
+
+def rows_of(verdict: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row for the mean, for each class and for each case, as `HEADING` names its columns."""
+    means = {"objects": verdict.get("objects", 0), **verdict.get("mean", {})}
+    rows = [_row("All", means)]
+    rows += [_row(f"class {entry['class']}", entry) for entry in verdict.get("classes", ())]
+    rows += [_row(str(entry["case"]), entry) for entry in verdict.get("table", ())]
+    return rows
+
+
+def _row(title: str, scores: Mapping[str, Any]) -> tuple[str, ...]:
+    cells = [_cell(scores.get(role), metric) for metric in METRICS for role in ROLES]
+    return (title, str(scores.get("objects", "")), *cells)
+
+
+def _cell(scores: Mapping[str, float] | None, metric: str) -> str:
+    return "" if scores is None or metric not in scores else f"{scores[metric]:.3f}"
