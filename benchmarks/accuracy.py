@@ -3,8 +3,9 @@
     python benchmarks/accuracy.py [--json OUT] [--data DIR] [--objects N] [--sets NAME ...] [--study]
 
 Boxes are 0 to 5 % too large on each side. Up to N objects of each set are taken, spread over its images by a fixed
-seed. `--study` also scores centred fields of several contexts, grid fields and joined fields, by the size of
-the box: the table in docs/fields.md. The baseline, the whole plane, is scored on the same objects in the same run.
+seed. `--study` scores centred fields of several contexts, in the plane's contrast and their own, grid fields and
+joined fields, by set and by the size of the box: the tables in docs/fields.md. The baseline, the whole plane, is
+scored on the same objects in the same run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +100,12 @@ def _ways() -> dict[str, Way]:
 
 def _study_ways() -> dict[str, Way]:
     ways: dict[str, Way] = {"whole": _with_field("whole")}
-    for context in (1.5, 2.0, 2.5, 3.0, 4.0):
-        ways[f"centred {context:g}x"] = _centred(context)
+    for context in (2.0, 3.0):
+        ways[f"{context:g}x, contrast of the plane"] = _centred(context, own_contrast=False)
+    for context in (1.5, 2.0, 2.5, 3.0):
+        ways[f"{context:g}x, its own contrast"] = _centred(context)
     ways["grid 2x"] = _grid(2.0)
-    ways["joined 2x 3x"] = _joined(2.0, 3.0)
-    ways["joined 1.7x 2.5x"] = _joined(1.7, 2.5)
+    ways["joined 1.5x 2x"] = _joined(1.5, 2.0)
     return ways
 
 
@@ -115,12 +117,14 @@ def _with_field(field: str) -> Way:
 
 
 def _policy(context: float) -> FieldPolicy:
-    return FieldPolicy(context=context, whole_above=2.0)
+    return FieldPolicy(context=context, wide_context=context, whole_above=2.0)
 
 
-def _centred(context: float) -> Way:
+def _centred(context: float, own_contrast: bool = True) -> Way:
     def score(segmenter: Segmenter, thing: Thing) -> np.ndarray:
         field = centred_field(thing.box, thing.plane.shape, _policy(context))
+        if not own_contrast and field.kind == "centred":
+            field = replace(field, kind="grid")
         return segmenter.predict(thing.plane, [thing.box], field=field)[0].full(thing.plane.shape)
 
     return score
@@ -175,7 +179,7 @@ def things(folder: Path, limit: int) -> list[Thing]:
 
 
 def _planes(folder: Path) -> Iterator[tuple[Plane, np.ndarray]]:
-    """Planes and instance labels; volumes give their three slices with most of the target."""
+    """Planes and instance labels; volumes give the slice with most of the target."""
     from scipy import ndimage
 
     masks = {path.name.split(".")[0]: path for path in (folder / "masks").iterdir()}

@@ -42,8 +42,7 @@ NOTE = (
     "A 512 x 512 RGB image in a window of 1500 x 920. 'Mask in the labels' ends when the labels layer holds the "
     "mask; 'on the canvas' when the repainted canvas has been handed to the screen. "
     "'box to' starts once all that the view wants is embedded; some boxes then have a field of their own encoded, "
-    "which the next box waits for. napari's progress indicator turns while fields embed, and each turn repaints the "
-    "window: what that costs alone is in event_loop."
+    "which the next box waits for."
 )
 
 

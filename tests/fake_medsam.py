@@ -34,8 +34,8 @@ class FakeMedSAM:
     """What `MedSAM` offers. A mask fills its box; with `look`, only where the image is bright inside the box.
 
     `gate`: while it is not set, an encode waits; `encoding` is set as soon as one has begun. `encoded` holds every
-    prepared tensor, `decoded` every box as (r0, c0, r1, c1) in frame pixels. `encode_error` and `decode_error` are
-    raised once each.
+    prepared tensor, `decoded` every box as (r0, c0, r1, c1) in frame pixels, `warmed` every key. `encode_error` and
+    `decode_error` are raised once each.
     """
 
     name: str = "fake"
@@ -51,6 +51,7 @@ class FakeMedSAM:
     encoding: threading.Event = field(default_factory=threading.Event)
     encoded: list[np.ndarray] = field(default_factory=list)
     decoded: list[tuple[float, ...]] = field(default_factory=list)
+    warmed: list[str] = field(default_factory=list)
     encode_error: Exception | None = None
     decode_error: Exception | None = None
     iou: float = 0.9
@@ -88,6 +89,10 @@ class FakeMedSAM:
         features = np.zeros((SIDE, 64, 64), np.float16)
         features[:16] = prepared.mean(axis=0).reshape(64, 4, 64, 4).transpose(1, 3, 0, 2).reshape(16, 64, 64)
         return FakeEncoded(features, self.precision)
+
+    def warm(self, features: np.ndarray, *, key: str) -> None:
+        assert features.shape == (SIDE, 64, 64)
+        self.warmed.append(key)
 
     def decode(self, features: np.ndarray, boxes: np.ndarray, *, key: str | None = None) -> FakeDecoded:
         assert features.shape == (SIDE, 64, 64)

@@ -289,6 +289,17 @@ class TestShown:
         bench.session.show(plane)
         bench.wait(lambda: bench.all("shown") == [("a", False), ("a", True)])
 
+    def test_the_model_is_made_ready_for_its_first_box(self, bench: Bench) -> None:
+        plane = make_plane()
+        for _ in range(2):  # encoded, then from the cache
+            bench.session.show(plane)
+            bench.wait(bench.idle())
+        [number] = bench.add(plane, BIG)
+        bench.wait(bench.predicted(number))
+        prediction = bench.document[number].prediction
+        assert prediction is not None
+        assert bench.model.warmed == [prediction.key] * 2
+
     def test_only_the_last_one_is_announced(self, bench: Bench) -> None:
         bench.model.hold()
         for seed, name in enumerate("abc"):

@@ -49,6 +49,9 @@ PROMPT, SHOWN, AHEAD = 0, 10, 20
 AHEAD_FIELDS = 24
 """At most so many fields of a view are embedded before anybody asks."""
 
+WARM_FIELDS = 12
+"""So many of them, the middle ones, are made ready for the decoder as well."""
+
 Bounds = tuple[int, int, int, int]
 Post = Callable[[Callable[[], None]], None]
 
@@ -210,20 +213,22 @@ class Session:
         for order, wanted in enumerate(dict.fromkeys(fields)):
             if generation != self._generation:
                 return
-            self._embed_shown(plane, wanted, settings, generation, first=order == 0)
+            self._embed_shown(plane, wanted, settings, generation, order)
 
     def _embed_shown(
-        self, plane: Plane, wanted: Field, settings: Settings, generation: int, *, first: bool
+        self, plane: Plane, wanted: Field, settings: Settings, generation: int, order: int
     ) -> None:
         try:
             request = self._finder.request(
-                plane, settings.contrast, wanted, SHOWN if first else AHEAD, generation
+                plane, settings.contrast, wanted, AHEAD if order else SHOWN, generation
             )
         except Exception as error:
             self._post(partial(self._shown_failed, generation, plane, _message(error, plane.name)))
             return
         done = self._scheduler.submit(request)
-        if first:
+        if order < WARM_FIELDS:
+            done.add_done_callback(self._on_ready)
+        if order == 0:
             done.add_done_callback(partial(self._on_shown, plane, generation))
 
     def _answer(self, plane: Plane, settings: Settings) -> None:
@@ -324,6 +329,14 @@ class Session:
 
     def _on_progress(self, progress: Progress) -> None:
         self._post(partial(self.progress.emit, progress))
+
+    def _on_ready(self, done: Future[Embedding]) -> None:
+        """Have the model at hand what the first box in a field would wait for."""
+        if done.cancelled() or self._closed or done.exception() is not None:
+            return
+        model = self.model
+        if model is not None:
+            model.warm(done.result().features, key=done.result().key)
 
     def _on_shown(self, plane: Plane, generation: int, done: Future[Embedding]) -> None:
         if done.cancelled() or self._closed:

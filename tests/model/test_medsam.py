@@ -170,9 +170,16 @@ def test_boxes_are_decoded_independently_and_the_key_changes_nothing(lite: MedSA
         np.testing.assert_array_equal(alone.logits[0], both.logits[i])
     again = lite.decode(np.zeros_like(FEATURES), BOXES, key="a")
     np.testing.assert_array_equal(again.logits, both.logits)  # proves that the kept part is used
-    for other in "bcdef":
-        lite.decode(np.zeros_like(FEATURES), BOXES[:1], key=other)
-    assert len(lite._image_sides) <= 4
+    for other in range(15):
+        lite.decode(np.zeros_like(FEATURES), BOXES[:1], key=str(other))
+    assert len(lite._image_sides) <= 12
+
+
+def test_a_warmed_embedding_is_decoded_from_what_was_kept(lite: MedSAM) -> None:
+    expected = lite.decode(FEATURES, BOXES)
+    lite.warm(FEATURES, key="warm")
+    decoded = lite.decode(np.zeros_like(FEATURES), BOXES, key="warm")
+    np.testing.assert_array_equal(decoded.logits, expected.logits)
 
 
 def test_another_decoder_shares_the_encoder(lite: MedSAM) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,9 @@ def test_closing_does_not_wait_for_a_stream_that_somebody_else_holds(
     process, ready = start(monkeypatch, script)
     monkeypatch.setattr(remote, "SHUTDOWN_S", 0.2)
     assert ready.wait(20)
+    deadline = time.monotonic() + 20
+    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)  # the fork has not left the group yet
     closing = threading.Thread(target=process.close)
     closing.start()
     closing.join(10)

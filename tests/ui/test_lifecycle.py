@@ -14,9 +14,6 @@ from fake_medsam import FakeLoader, FakeMedSAM
 from qtpy.QtCore import QCoreApplication, QEvent
 from ui_desk import Desk, corners, filled
 
-from napari_medsam.embedding.scheduler import IDLE, Progress
-from napari_medsam.ui import controller as controller_module
-
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 
 
@@ -269,41 +266,3 @@ class TestEnd:
         desk.wait(lambda: bool(desk.shown))
         assert desk.work.image is layer
         desk.add_boxes(A)
-
-
-class TestActivity:
-    """napari's progress bar lets Qt handle events while it updates: what comes in between must not get lost."""
-
-    @pytest.fixture
-    def bars(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        made: list[Any] = []
-        now = Progress(0, 2, "b", "embedding")
-
-        class Bar:
-            def __init__(self, **_: Any) -> None:
-                self.total, self.n, self.closed = 1, 0, False
-                made.append(self)
-                desk.controller._on_progress(now if len(made) == 1 else IDLE)
-
-            def set_description(self, _: str) -> None:
-                assert not self.closed
-                desk.controller._on_progress(IDLE)
-
-            def update(self, steps: int) -> None:
-                assert not self.closed
-                self.n += steps
-                desk.controller._on_progress(IDLE)
-
-            def close(self) -> None:
-                self.closed = True
-
-        monkeypatch.setattr(controller_module, "progress", Bar)
-        return made
-
-    def test_every_bar_is_closed(self, desk: Desk, bars: list[Any]) -> None:
-        desk.controller._on_progress(Progress(0, 1, "a", "embedding"))
-        assert len(bars) == 1
-        assert all(bar.closed for bar in bars)
-        desk.controller._on_progress(Progress(0, 1, "a", "embedding"))
-        assert len(bars) == 2
-        assert all(bar.closed for bar in bars)

@@ -35,7 +35,7 @@ _BLOCKS = 8  # a plane too large to read is sampled in 8 x 8 blocks: few chunks 
 class Contrast:
     """A choice of contrast, not yet resolved on any plane.
 
-    mode: "auto" takes percentiles of the plane; "window" takes `window` as it is.
+    mode: "auto" takes percentiles of the plane, or of a part of it; "window" takes `window` as it is.
     window: (lo, hi) in raw units for mode "window".
     percentiles: (low, high) in percent, for mode "auto".
     channels: one to three channels of a plane that has several; None takes RGB as it is, otherwise the first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from napari_medsam.model.decoder import ImageSide, SamDecoder
 
 Notice = Callable[[str], None]
-# An image side takes about 12 MiB; a user jumps between few embeddings at a time.
-_KEPT_IMAGE_SIDES = 4
+# An image side takes about 12 MiB; boxes in a view are answered from about so many embeddings.
+_KEPT_IMAGE_SIDES = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +131,15 @@ class MedSAM:
                 return self._decode(features, boxes, key)
             except RuntimeError as error:
                 raise self._host.translated(error, "decoding") from error
+
+    def warm(self, features: npt.NDArray[np.float16], *, key: str) -> None:
+        """Compute what `decode` needs of an embedding whatever the box, so that its first box costs no more than the
+        next. A failure is left for `decode` to meet."""
+        import torch
+
+        with self._decode_lock, suppress(RuntimeError), torch.inference_mode():
+            self._follow_device()
+            self._image_side(features, key)
 
     def decoder_state(self) -> dict[str, Tensor]:
         """Copies of the decoder's weights on the CPU, with the checkpoint's names."""

@@ -225,6 +225,12 @@ class RemoteMedSAM:
         logits, iou, self._state = answer
         return RemoteDecoded(logits, iou)
 
+    def warm(self, features: npt.NDArray[np.float16], *, key: str) -> None:
+        """See `MedSAM.warm`. Returns at once; the process keeps the features, so that boxes need not bring them."""
+        with suppress(ModelError):  # the process has ended, which the next box finds out
+            self._process.send("warm", key, np.asarray(features))
+            self._sent.add(key)
+
     def switched(self, name_or_path: str | Path) -> RemoteMedSAM | None:
         """The model of this name in the same process, or None where it needs another encoder.
 

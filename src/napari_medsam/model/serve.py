@@ -25,7 +25,7 @@ from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
 from napari_medsam.model.registry import find_model, without_decoder
 
 ENCODER_NICENESS = 10
-KEPT_FEATURES = 4
+KEPT_FEATURES = 24  # of 2 MiB each
 
 
 class Server:
@@ -52,7 +52,7 @@ class Server:
                 number, verb, arguments = pickle.load(self._requests)
             except EOFError:
                 return
-            lane = self._decoding if verb in ("decode", "use_decoder") else self._encoding
+            lane = self._decoding if verb in ("decode", "warm", "use_decoder") else self._encoding
             done = lane.submit(getattr(self, verb), *arguments)
             done.add_done_callback(partial(self._answer, number))
 
@@ -87,12 +87,19 @@ class Server:
             if features is None:
                 return None
         if key is not None:
-            self._features[key] = features
-            self._features.move_to_end(key)
-            while len(self._features) > KEPT_FEATURES:
-                self._features.popitem(last=False)
+            self._keep(key, features)
         decoded = self._loaded().decode(features, boxes, key=key)
         return decoded.logits, decoded.iou, self._state()
+
+    def warm(self, key: str, features: Any) -> None:
+        self._keep(key, features)
+        self._loaded().warm(features, key=key)
+
+    def _keep(self, key: str, features: Any) -> None:
+        self._features[key] = features
+        self._features.move_to_end(key)
+        while len(self._features) > KEPT_FEATURES:
+            self._features.popitem(last=False)
 
     def _loaded(self) -> MedSAM:
         if self._model is None:

@@ -16,13 +16,17 @@ from napari_medsam.segment.prompt import Box
 class FieldPolicy:
     """How a field is chosen for a box.
 
-    context: side of a centred field over the box's longer side. whole_above: share of the plane's longer side
-    from which a box is shown the whole plane. smallest: least side of a field, in plane pixels. steps: centred
-    fields have sides of 2 ** (n / steps), so that a nudged box meets the same one. snap: their corners lie on a
-    raster of side / snap. grid_room: least side of a grid field over the box's longer side.
+    context: side of a centred field over the box's longer side. wide_context: the same for a box of at least
+    `wide_from` of the plane's longer side; such an object is large enough to profit more from what surrounds it
+    than from being enlarged. whole_above: share of the plane's longer side from which a box is shown the whole
+    plane. smallest: least side of a field, in plane pixels. steps: centred fields have sides of 2 ** (n / steps),
+    so that a nudged box meets the same one. snap: their corners lie on a raster of side / snap. grid_room: least
+    side of a grid field over the box's longer side.
     """
 
     context: float = 2.0
+    wide_context: float = 3.0
+    wide_from: float = 0.125
     whole_above: float = 0.5
     smallest: int = 32
     steps: int = 4
@@ -38,7 +42,8 @@ def centred_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Fiel
     longest = max(box.r1 - box.r0, box.c1 - box.c0)
     if longest >= policy.whole_above * max(shape):
         return whole_field(shape)
-    wanted = max(policy.context * longest, policy.smallest)
+    wide = longest >= policy.wide_from * max(shape)
+    wanted = max((policy.wide_context if wide else policy.context) * longest, policy.smallest)
     side = math.ceil(2 ** (math.ceil(policy.steps * math.log2(wanted) - 1e-9) / policy.steps))
     if side >= max(shape):
         return whole_field(shape)

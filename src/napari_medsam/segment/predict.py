@@ -74,8 +74,9 @@ class Segmenter:
         """One mask for each box.
 
         image: a Plane, or array-like (H, W) or (H, W, 3 or 4) of any real dtype, or (with channel_axis) one
-        with channels. boxes: (N, 4) half-open (r0, c0, r1, c1) in pixels. contrast: "auto", a preset such as
-        "ct-soft", or "LO,HI". field: "auto" shows small boxes a field around them, "whole" always the whole plane.
+        with channels. boxes: (N, 4) half-open (r0, c0, r1, c1) in pixels. contrast: "auto" (percentiles of the
+        plane, or of a small box's own field), a preset such as "ct-soft", or "LO,HI". field: "auto" shows small
+        boxes a field around them, "whole" always the whole plane.
         channels: one to three channels to use. detail: 1, or K from 2 to 32 to decode each box on overlapping
         fields of about 1 / K of its longer side, some 4 * K**2 of them; for thin parts of large objects with a
         decoder fine-tuned on them. A box too small to be divided is answered as `field` says.

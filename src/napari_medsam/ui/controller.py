@@ -7,19 +7,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Shapes
-from napari.utils import progress
 from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
 from napari_medsam.document.objects import Document
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.scheduler import IDLE, Progress
+from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.holder import Loader
 from napari_medsam.model.remote import start_model
 from napari_medsam.session import Bounds, Session
 from napari_medsam.settings import Settings
+from napari_medsam.ui.activity import Activity
 from napari_medsam.ui.bridge import MainThread
 from napari_medsam.ui.geometry import displayed_plane, layer_shape
 from napari_medsam.ui.work import METADATA_KEY, Choices, Work
@@ -36,13 +36,15 @@ class Controller(QObject):  # type: ignore[misc]
     """Wires one viewer to one session. Everything here runs in the Qt main thread.
 
     Signals for the dock: ``work_changed(Work | None)``, ``status(str)`` about the plane on screen,
-    ``progressed(Progress)``, ``said(str)`` for messages, ``painted(id)``, ``configured()`` after a change of settings.
+    ``progressed(Progress)``, ``said(str)`` for messages, ``asked()`` when a box was drawn that may be answered in a
+    moment, ``painted(id)``, ``configured()`` after a change of settings.
     """
 
     work_changed = Signal(object)
     status = Signal(str)
     progressed = Signal(object)
     said = Signal(str)
+    asked = Signal()
     painted = Signal(int)
     configured = Signal()
 
@@ -63,9 +65,7 @@ class Controller(QObject):  # type: ignore[misc]
         self._closed = False
         self._main = MainThread(self)
         self.session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
-        self._activity: progress[Any] | None = None
-        self._latest: Progress | None = None
-        self._in_activity = False
+        self.activity = Activity()
         self._show_timer = self._timer(self._show_now)
         self._recheck_timer = self._timer(self._recheck_now)
         self._pan_timer = self._timer(self._look_around)
@@ -98,7 +98,7 @@ class Controller(QObject):  # type: ignore[misc]
             self._unwatch(work)
             work.close()
         self._works.clear()
-        self._show_activity(IDLE)
+        self.activity.close()
 
     # what the dock asks for ---------------------------------------------------------------------------------
 
@@ -175,6 +175,10 @@ class Controller(QObject):  # type: ignore[misc]
         """Embed what is on screen once the view has settled."""
         self._show_timer.start(SETTLE_MS)
 
+    def _on_asked(self) -> None:
+        if self.session.model is not None:
+            self.asked.emit()
+
     # the session's answers ----------------------------------------------------------------------------------
 
     def _on_predicted(self, document: Document, object_id: int) -> None:
@@ -191,7 +195,7 @@ class Controller(QObject):  # type: ignore[misc]
 
     def _on_progress(self, now: Progress) -> None:
         self.progressed.emit(now)
-        self._show_activity(now)
+        self.activity.show(now)
 
     def _on_shown(self, plane: Any, hit: bool) -> None:
         self.status.emit(f"{plane.name}: ready{' (from the cache)' if hit else ''}. Draw boxes.")
@@ -199,37 +203,6 @@ class Controller(QObject):  # type: ignore[misc]
     def _on_shown_failed(self, _plane: Any, message: str) -> None:
         self.status.emit(message)
         self.say(message, warn=True)
-
-    def _show_activity(self, now: Progress) -> None:
-        # napari's progress bar lets Qt handle events while it updates, so that the next progress comes in between:
-        # it is left for the call that is under way.
-        self._latest = now
-        if self._in_activity:
-            return
-        self._in_activity = True
-        try:
-            while self._latest is not None:
-                now, self._latest = self._latest, None
-                if now.state in ("loading", "embedding"):
-                    self._advance_activity(now)
-                else:
-                    self._end_activity()
-        finally:
-            self._in_activity = False
-
-    def _advance_activity(self, now: Progress) -> None:
-        if self._activity is None:
-            self._activity = progress(total=now.total, desc="MedSAM")
-        bar: Any = self._activity
-        if bar.total != now.total:
-            bar.total = now.total
-        bar.set_description("Loading model" if now.state == "loading" else f"Embedding {now.current}")
-        bar.update(now.done - bar.n)
-
-    def _end_activity(self) -> None:
-        bar, self._activity = self._activity, None
-        if bar is not None:
-            bar.close()
 
     # the viewer's events ------------------------------------------------------------------------------------
 
@@ -249,6 +222,7 @@ class Controller(QObject):  # type: ignore[misc]
         session.shown.connect(self._on_shown)
         session.shown_failed.connect(self._on_shown_failed)
         session.notice.connect(self._on_notice)
+        session.downloading.connect(self.activity.download)
 
     def _disconnect(self) -> None:
         layers, dims = self.viewer.layers, self.viewer.dims
@@ -333,6 +307,7 @@ class Controller(QObject):  # type: ignore[misc]
         work.image.events.contrast_limits.connect(self._on_contrast_limits)
         work.image.events.set_data.connect(self._on_refresh)
         work.notice.connect(self.say)
+        work.asked.connect(self._on_asked)
         work.masks_changed.connect(self._watch_masks)
 
     def _unwatch(self, work: Work) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -29,9 +28,11 @@ from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.process import TrainingProcess
 from napari_medsam.segment.detail import MOST_DETAIL
+from napari_medsam.ui.activity import Pace
 from napari_medsam.ui.controller import Controller
 from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
 from napari_medsam.ui.decoders import Decoders
+from napari_medsam.ui.hold import CanvasHold
 from napari_medsam.ui.tables import ClassList, ObjectTable
 from napari_medsam.ui.training import Begin, Training
 
@@ -46,7 +47,9 @@ Result = TypeVar("Result")
 
 OVERLAPS = {"Keep corrected": "corrected", "Later wins": "later", "Never overwrite": "never"}
 FIELDS = {"Around small boxes": "auto", "Whole plane": "whole"}
-REFRESH_MS = 100
+REFRESH_MS = (
+    250  # after a box is drawn: its mask comes first, since each change of a widget repaints the window
+)
 FIRST_WORK_MS = 50  # after the window is up: nothing heavy before
 
 
@@ -69,7 +72,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.decoders = Decoders(self.controller)
         self.training = Training(begin)
         self._io = ThreadPoolExecutor(1, thread_name_prefix="medsam-export")
-        self._embedding_since: tuple[float, int] | None = None
+        self._pace = Pace()
+        self._hold = CanvasHold(self)
         self._counting: Future[None] | None = None
         self._closed = False
         self._make_controls()
@@ -89,6 +93,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
             self.closing.emit()
             self.training.close()
             self._refresh_timer.stop()
+            self._hold.release()
             for emitter in self._layer_events():
                 emitter.disconnect(self.image.reset_choices)
             _shut(self.controller, self._io)
@@ -205,6 +210,9 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         controller.work_changed.connect(self._on_work)
         controller.status.connect(lambda text: self.status.setText(text))
         controller.progressed.connect(self._on_progress)
+        controller.activity.seen_elsewhere = self._bar_on_screen
+        controller.asked.connect(self._hold.begin)
+        controller.painted.connect(lambda _: self._hold.release())
         controller.painted.connect(lambda _: self._refresh_soon())
 
     def _start(self) -> None:
@@ -324,21 +332,16 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.cancel.setEnabled(busy)
         self.progress.setRange(0, 0 if now.state == "loading" else max(now.total, 1))
         self.progress.setValue(now.done)
-        self.progress.setFormat("loading model" if now.state == "loading" else self._progress_text(now))
+        text, left = f"{now.done} of {now.total}", self._pace.left(now)
+        if left is not None:
+            text += f", {left:.0f} s left"
+        self.progress.setFormat("loading model" if now.state == "loading" else text)
         if not busy:
-            self._embedding_since = None
             self._refresh_soon()
 
-    def _progress_text(self, now: Progress) -> str:
-        """How far the encoder is, and how long it will take at the pace so far."""
-        if self._embedding_since is None or now.done < self._embedding_since[1]:
-            self._embedding_since = (time.monotonic(), now.done)
-        began, first = self._embedding_since
-        text = f"{now.done} of {now.total}"
-        if now.done - first < 2:
-            return text
-        left = (time.monotonic() - began) / (now.done - first) * (now.total - now.done)
-        return f"{text}, {left:.0f} s left"
+    def _bar_on_screen(self) -> bool:
+        """Whether the user sees the progress bar: not in a tab behind another, not scrolled away."""
+        return self.progress.isVisible() and not self.progress.visibleRegion().isEmpty()
 
     def _on_download(self, done: int, total: int) -> None:
         size = f" of {total / 2**20:.0f}" if total else ""

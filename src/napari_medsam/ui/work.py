@@ -62,12 +62,14 @@ class Work:
     """Ties the layers of one image to its document, both ways.
 
     ``notice(text)`` is something to tell the user; ``painted(id)`` comes after an object's mask is in the labels;
-    ``masks_changed(MaskLayer | None)`` when another Labels layer (or none) takes the masks.
+    ``masks_changed(MaskLayer | None)`` when another Labels layer (or none) takes the masks; ``asked()`` when a box was
+    drawn whose mask is now awaited.
     """
 
     notice = Signal(str)
     painted = Signal(int)
     masks_changed = Signal(object)
+    asked = Signal()
 
     def __init__(
         self,
@@ -212,13 +214,16 @@ class Work:
             return
         changes = self.prompts.changes()
         new = self._take_added(changes)
+        # One box just drawn has its colour, and its text comes with its mask: redrawing now would delay that.
+        alone = len(changes.added) == 1 and not changes.moved and not changes.removed
         asked = [*new.values(), *self._take_moved(changes)]
+        self.predict(asked)  # first of all: what follows takes napari some milliseconds
+        if asked and alone:
+            self.asked.emit()
         self.prompts.remember(new)
         for object_id in changes.removed:
             self._take_removed(object_id)
-        self.predict(asked)
-        # One box just drawn has its colour, and its text comes with its mask: redrawing now would delay that.
-        if changes and not (len(changes.added) == 1 and not changes.moved and not changes.removed):
+        if changes and not alone:
             self.relabel()
 
     def predict(self, object_ids: Iterable[int]) -> None:
