@@ -7,7 +7,7 @@ can be replayed and resumed anywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -145,21 +145,24 @@ def _fields_of(mask: npt.NDArray[np.bool_], detail: int, policy: FieldPolicy) ->
     if not fine:
         yield centred_field(box, mask.shape, policy), box
         return
-    for field in _apart(fine):
+    for field in _apart(fine, box):
         yield field, clip_to_field(box, field)
 
 
-def _apart(fields: Iterable[Field]) -> list[Field]:
-    """Of overlapping fields those that together cover about everything once: neighbours teach almost the same."""
-    chosen: list[Field] = []
-    for field in sorted(fields, key=lambda f: (f.row, f.col)):
-        if all(
-            abs(field.row - other.row) >= 0.75 * field.height
-            or abs(field.col - other.col) >= 0.75 * field.width
-            for other in chosen
-        ):
-            chosen.append(field)
-    return chosen
+def _apart(fields: Iterable[Field], box: Box) -> list[Field]:
+    """Of overlapping fields of a grid as few as cover about all of a box: neighbours teach almost the same."""
+    known = sorted(fields, key=lambda field: (field.row, field.col))
+    rows = _covering({field.row for field in known}, known[0].height, box.r0, box.r1)
+    cols = _covering({field.col for field in known}, known[0].width, box.c0, box.c1)
+    return [field for field in known if field.row in rows and field.col in cols]
+
+
+def _covering(starts: Set[int], length: int, first: float, last: float) -> set[int]:
+    """As few of the starts as cover first..last with stretches of `length`, but for a quarter of one at the end."""
+    chosen = [max((start for start in starts if start <= first), default=min(starts))]
+    while chosen[-1] + 1.25 * length < last and chosen[-1] < max(starts):
+        chosen.append(max(start for start in starts if start <= chosen[-1] + length))
+    return set(chosen)
 
 
 def _jittered(sample: Sample, shares: npt.NDArray[np.float64]) -> Box:
