@@ -59,26 +59,32 @@ def split_cases(
 def read_split(path: str | os.PathLike[str], stems: Iterable[str]) -> Split:
     """A split given by a table: CSV lines of a case's stem and `train`, `val` or `test`; a header line is allowed.
 
-    Cases that the table does not name are left out. Raises CaseError: the file cannot be read, names a role nobody
-    knows, or leaves no case to train on.
+    Cases that the table does not name are left out. Raises CaseError: the file cannot be read, names a case twice or
+    one that is not there, a role nobody knows, or leaves no case to train on.
     """
     known = set(stems)
     roles: dict[str, str] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CaseError(
             f"The split {path} cannot be read ({error}). Give a CSV file: stem,train|val|test."
         ) from error
-    for number, row in enumerate(rows, start=1):
-        if number == 1 and len(row) > 1 and row[1].strip() not in ROLES:
+    for number, row in rows:
+        stem, role = row[0].strip().removesuffix(".npz"), row[1].strip() if len(row) > 1 else ""
+        if number == 1 and role and role not in ROLES and stem not in known:
             continue
-        if len(row) < 2 or row[1].strip() not in ROLES:
+        if role not in ROLES:
             raise CaseError(
                 f"{path}, line {number}: {','.join(row)!r}. Write the case's stem and train, val or test."
             )
-        roles[row[0].strip().removesuffix(".npz")] = row[1].strip()
+        if stem in roles:
+            raise CaseError(
+                f"{path}, line {number}: {stem!r} comes a second time. Keep one line for each case."
+            )
+        roles[stem] = role
     unknown = sorted(set(roles) - known)
     if unknown:
         raise CaseError(

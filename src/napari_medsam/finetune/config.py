@@ -46,20 +46,23 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name, good in (
-            ("visits", self.visits >= 1),
-            ("epochs", self.epochs is None or self.epochs >= 1),
-            ("most_epochs", self.most_epochs >= 1),
-            ("batch", self.batch >= 1),
+            ("visits", _whole(self.visits, 1)),
+            ("epochs", self.epochs is None or _whole(self.epochs, 1)),
+            ("most_epochs", _whole(self.most_epochs, 1)),
+            ("batch", _whole(self.batch, 1)),
             ("learning_rate", 0 < self.learning_rate < 1),
             ("warmup", 0 <= self.warmup < 1),
             ("weight_decay", self.weight_decay >= 0),
             ("clip", self.clip > 0),
-            ("jitter", -0.4 < self.jitter[0] <= self.jitter[1] < 1),
-            ("views", 1 <= self.views <= VIEWS),
-            ("detail", 1 <= self.detail <= 32),
+            ("dice", self.dice >= 0),
+            ("cross_entropy", self.cross_entropy >= 0),
+            ("iou", self.iou >= 0 and self.dice + self.cross_entropy + self.iou > 0),
+            ("jitter", len(self.jitter) == 2 and -0.4 < self.jitter[0] <= self.jitter[1] < 1),
+            ("views", _whole(self.views, 1) and self.views <= VIEWS),
+            ("detail", _whole(self.detail, 1) and self.detail <= 32),
             ("shares", len(self.shares) > 0 and all(0 < share <= 1 for share in self.shares)),
-            ("patience", self.patience >= 1),
-            ("seed", self.seed >= 0),
+            ("patience", _whole(self.patience, 1)),
+            ("seed", _whole(self.seed, 0)),
         ):
             if not good:
                 raise CaseError(f"The training setting {name} is {getattr(self, name)!r}. {_ADVICE[name]}")
@@ -82,27 +85,34 @@ class FinetuneConfig:
         """
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in data.items() if name in known}
-        for name in {"jitter", "shares"} & set(values):
-            values[name] = tuple(values[name])
         try:
+            for name in {"jitter", "shares"} & set(values):
+                values[name] = tuple(values[name])
             return cls(**values)
         except TypeError as error:
             raise CaseError(f"The training settings cannot be read ({error}). Start a new run.") from error
 
 
+def _whole(value: int, least: int) -> bool:
+    return isinstance(value, int) and value >= least
+
+
 _ADVICE = {
-    "visits": "Give at least 1.",
-    "epochs": "Give at least 1, or leave it out.",
-    "most_epochs": "Give at least 1.",
-    "batch": "Give at least 1.",
+    "visits": "Give a whole number from 1.",
+    "epochs": "Give a whole number from 1, or leave it out.",
+    "most_epochs": "Give a whole number from 1.",
+    "batch": "Give a whole number from 1.",
     "learning_rate": "Give a number between 0 and 1; 0.0002 is usual.",
     "warmup": "Give a share from 0 to below 1.",
     "weight_decay": "Give 0 or more.",
     "clip": "Give more than 0.",
+    "dice": "Give 0 or more.",
+    "cross_entropy": "Give 0 or more.",
+    "iou": "Give 0 or more, and more than 0 for one of the three losses.",
     "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
     "views": f"Give a whole number from 1 to {VIEWS}.",
     "detail": "Give a whole number from 1 (off) to 32.",
     "shares": "Give at least one share above 0 and up to 1.",
-    "patience": "Give at least 1.",
-    "seed": "Give 0 or more.",
+    "patience": "Give a whole number from 1.",
+    "seed": "Give a whole number from 0.",
 }

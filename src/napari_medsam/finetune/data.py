@@ -6,7 +6,8 @@ can be replayed and resumed anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -29,6 +30,9 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 LEAST_PIXELS = 8
 """Objects of fewer pixels teach nothing that a box does not say already."""
 
+LOGITS = 256
+"""Logits a side that SAM's decoders give, whatever the frame; a smaller frame has one for each of its pixels."""
+
 USUAL_GROWTH = 0.025
 """Boxes are drawn a little too large; a sample's field is chosen for such a box."""
 
@@ -39,7 +43,8 @@ class Sample:
 
     case, plane, label: where it comes from; plane is the slice of a volume, 0 in a 2D case. box: around the object as
     a person would draw it, in plane pixels. field: what the model is shown. target: share of each logit that the
-    object covers, (h, w) uint8 from 0 to 255, over the field's content. image: the plane the field is cut from.
+    object covers, (h, w) uint8 from 0 to 255, over the logits of the field's content. image: the plane the field is
+    cut from.
     """
 
     case: str
@@ -95,13 +100,23 @@ def turned(array: npt.NDArray[Pixel], view: int) -> npt.NDArray[Pixel]:
 
 
 def target_on(mask: npt.NDArray[np.bool_], field: Field, frame: Frame) -> npt.NDArray[np.uint8]:
-    """The share of each frame pixel that a mask (H, W) covers: (h, w) uint8 over the field's content."""
-    height, width = frame.shape(field)
+    """The share of each logit that a mask (H, W) covers: (h, w) uint8, 255 for all, over the field's content.
+
+    Where the content ends within a logit, the mask is taken to go on in the rest of it as it ends.
+    """
     part = mask[field.row : field.row + field.height, field.col : field.col + field.width]
-    smaller = height < field.height or width < field.width
-    filled = Image.fromarray(part.astype(np.uint8) * 255)
+    pitch = max(1.0, frame.size / LOGITS)  # frame pixels from one logit to the next
+    height, width = (math.ceil(side / pitch) for side in frame.shape(field))
+    per_row, per_col = frame.scale(field)
+    reach = np.array(
+        [height * pitch / per_row, width * pitch / per_col]
+    )  # what the logits cover, in plane pixels
+    room = np.maximum(np.ceil(reach - 1e-6).astype(int) - part.shape, 0)
+    filled = Image.fromarray(np.pad(part.astype(np.uint8) * 255, ((0, room[0]), (0, room[1])), "edge"))
+    smaller = height < reach[0] or width < reach[1]
     how = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
-    return np.asarray(filled.resize((width, height), how))
+    bottom, right = np.minimum(reach, (filled.height, filled.width)).tolist()
+    return np.asarray(filled.resize((width, height), how, box=(0, 0, right, bottom)))
 
 
 def boxes_of_epoch(samples: Sequence[Sample], config: FinetuneConfig, epoch: int) -> list[Box]:
@@ -126,21 +141,24 @@ def _fields_of(mask: npt.NDArray[np.bool_], detail: int, policy: FieldPolicy) ->
     if not fine:
         yield centred_field(box, mask.shape, policy), box
         return
-    for field in _apart(fine):
+    for field in _apart(fine, box):
         yield field, clip_to_field(box, field)
 
 
-def _apart(fields: Iterable[Field]) -> list[Field]:
-    """Of overlapping fields those that together cover about everything once: neighbours teach almost the same."""
-    chosen: list[Field] = []
-    for field in sorted(fields, key=lambda f: (f.row, f.col)):
-        if all(
-            abs(field.row - other.row) >= 0.75 * field.height
-            or abs(field.col - other.col) >= 0.75 * field.width
-            for other in chosen
-        ):
-            chosen.append(field)
-    return chosen
+def _apart(fields: Iterable[Field], box: Box) -> list[Field]:
+    """Of overlapping fields of a grid as few as cover about all of a box: neighbours teach almost the same."""
+    known = sorted(fields, key=lambda field: (field.row, field.col))
+    rows = _covering({field.row for field in known}, known[0].height, box.r0, box.r1)
+    cols = _covering({field.col for field in known}, known[0].width, box.c0, box.c1)
+    return [field for field in known if field.row in rows and field.col in cols]
+
+
+def _covering(starts: Set[int], length: int, first: float, last: float) -> set[int]:
+    """As few of the starts as cover first..last with stretches of `length`, but for a quarter of one at the end."""
+    chosen = [max((start for start in starts if start <= first), default=min(starts))]
+    while chosen[-1] + 1.25 * length < last and chosen[-1] < max(starts):
+        chosen.append(max(start for start in starts if start <= chosen[-1] + length))
+    return set(chosen)
 
 
 def _jittered(sample: Sample, shares: npt.NDArray[np.float64]) -> Box:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.embed import FieldRequest, embed
+from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
 from napari_medsam.errors import Cancelled
 from napari_medsam.finetune.data import Sample
 from napari_medsam.image.contrast import Contrast
@@ -51,7 +51,7 @@ class FeatureStore:
         for done, (place, sample) in enumerate(places.items(), start=1):
             if stopping():
                 raise Cancelled("Training was stopped while it embedded.")
-            yield done, len(places), self._embed(place, sample)
+            yield done, len(places), self._embed(place, sample).hit
 
     def __call__(self, sample: Sample) -> npt.NDArray[np.float16]:
         """The embedding of a sample, (C, h, w) float16; embedded anew if it was pruned from the cache meanwhile."""
@@ -64,16 +64,15 @@ class FeatureStore:
         key = self._keys.get(place)
         read = self._cache.get(key) if self._cache is not None and key is not None else None
         if read is None:
-            self._embed(place, sample)
-            return self._kept[place]
+            return self._embed(place, sample).features
         self._keep(place, read)
         return read
 
-    def _embed(self, place: Place, sample: Sample) -> bool:
+    def _embed(self, place: Place, sample: Sample) -> Embedding:
         embedding = embed(self._model, self._cache, FieldRequest(sample.image, Contrast(), sample.field))
         self._keys[place] = embedding.key
         self._keep(place, embedding.features)
-        return embedding.hit
+        return embedding
 
     def _keep(self, place: Place, features: npt.NDArray[np.float16]) -> None:
         with self._lock:

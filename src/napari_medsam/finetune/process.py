@@ -12,10 +12,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread
 from typing import Any
 
-from napari_medsam.finetune.request import REQUEST_NAME, TrainingRequest, request_of, write_request
+from napari_medsam.finetune.request import (
+    REQUEST_NAME,
+    TrainingRequest,
+    is_at_work,
+    request_of,
+    write_request,
+)
 
 Event = dict[str, Any]
 
@@ -41,9 +47,13 @@ def new_run_folder() -> Path:
 
 
 def unfinished_runs() -> list[Path]:
-    """Folders of runs that were killed half-way, the newest first; `TrainingProcess` goes on with one."""
+    """Folders of runs that were killed half-way, the newest first; `TrainingProcess` goes on with one.
+
+    Runs that another window is at are left out.
+    """
     found = [path.parent for path in runs_folder().glob(f"*/{REQUEST_NAME}")]
-    return sorted((folder for folder in found if not (folder / ENDED_NAME).exists()), reverse=True)
+    killed = [folder for folder in found if not (folder / ENDED_NAME).exists() and not is_at_work(folder)]
+    return sorted(killed, reverse=True)
 
 
 class TrainingProcess:
@@ -92,7 +102,8 @@ class TrainingProcess:
         if self.alive:
             self._kill()
         self._process.wait(SHUTDOWN_S)
-        self._reader.join(SHUTDOWN_S)
+        if current_thread() is not self._reader:
+            self._reader.join(SHUTDOWN_S)
         for stream in (self._process.stdin, self._process.stdout, self._log):
             with suppress(OSError):
                 if stream is not None:
@@ -108,7 +119,7 @@ class TrainingProcess:
         if sys.platform == "win32":
             self._process.kill()
         else:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):  # macOS says so of one that has ended
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read(self) -> None:
@@ -121,7 +132,8 @@ class TrainingProcess:
                 continue
             last = event if event.get("kind") in LAST else None
             if last is not None:
-                (self.folder / ENDED_NAME).write_text(json.dumps(last))
+                with suppress(OSError):  # a folder that is gone or full must not keep the news back
+                    (self.folder / ENDED_NAME).write_text(json.dumps(last))
             self._tell(event)
         if last is None and not self._closed:
             status = self._process.wait()

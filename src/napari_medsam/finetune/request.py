@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
@@ -14,6 +15,7 @@ from napari_medsam.errors import CaseError
 from napari_medsam.finetune.config import FinetuneConfig
 
 REQUEST_NAME = "request.json"
+LOCK_NAME = "at_work.lock"
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,26 @@ def request_of(folder: Path) -> TrainingRequest:
         return TrainingRequest.from_json(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise CaseError(f"{path} cannot be read ({error}). Start a new run.") from error
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Hold a run's folder while it is worked on; a process that dies lets go. Raises CaseError when another has it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / LOCK_NAME, timeout=0):
+            yield
+    except Timeout as error:
+        raise CaseError(f"Another process trains in {folder}. Wait until it has ended.") from error
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a process works on a run's folder now."""
+    if not (folder / LOCK_NAME).exists():
+        return False
+    try:
+        with at_work(folder):
+            return False
+    except CaseError:
+        return True

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_medsam.errors import MedSAMError
-from napari_medsam.finetune.request import request_of
+from napari_medsam.finetune.request import at_work, request_of
 
 NICENESS = 15
 
@@ -34,7 +34,8 @@ def main() -> None:
     try:
         from napari_medsam.finetune.train import train
 
-        train(request_of(folder), folder, emit, stop.is_set)
+        with at_work(folder):
+            train(request_of(folder), folder, emit, stop.is_set)
     except MedSAMError as error:
         emit({"kind": "failed", "message": str(error)})
     except MemoryError:
@@ -50,7 +51,8 @@ def main() -> None:
 
 
 def _listen(stop: threading.Event) -> None:
-    for _ in sys.stdin:
+    # Not through sys.stdin: a thread that waits in it makes the interpreter abort when it ends.
+    while os.read(0, 64):
         stop.set()
     os._exit(0)
 
