@@ -38,3 +38,8 @@ class CaseError(MedSAMError):
 
 class Cancelled(MedSAMError):
     """The user cancelled the work before it finished."""
+
+
+def message_of(error: BaseException, name: str) -> str:
+    """What to tell a user about any error met with the image or model `name`."""
+    return str(error) if isinstance(error, MedSAMError) else f"{name}: {type(error).__name__}: {error}"

@@ -16,71 +16,46 @@ object's newest request has a token, and only its answer is taken.
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psygnal import Signal
+from psygnal import Signal, SignalInstance
 
+from napari_medsam.document.awaited import Ask, Awaited
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.scheduler import Embedding, EmbeddingScheduler, Progress
-from napari_medsam.errors import Cancelled, MedSAMError, ModelError
-from napari_medsam.image.field import Field, whole_field
+from napari_medsam.embedding.scheduler import Embedding, EmbeddingScheduler
+from napari_medsam.errors import Cancelled, message_of
+from napari_medsam.image.field import Field
 from napari_medsam.image.plane import Plane
-from napari_medsam.model.holder import Loader, ModelHolder
+from napari_medsam.model.holder import Loader, ModelHolder, load_here
+from napari_medsam.segment.ahead import NEXT, Outlook, Todo
+from napari_medsam.segment.ahead import Bounds as Bounds
 from napari_medsam.segment.detail import Blend, detail_fields
-from napari_medsam.segment.finder import FieldFinder, Seen, shown_whole
-from napari_medsam.segment.policy import grid_fields, grid_side
+from napari_medsam.segment.finder import FieldFinder, Seen
 from napari_medsam.segment.predict import Prediction, predict
 from napari_medsam.settings import Settings
 
 if TYPE_CHECKING:
     from napari_medsam.document.objects import Document
     from napari_medsam.model.protocol import Model
-    from napari_medsam.segment.prompt import Box
 
-PROMPT, SHOWN, AHEAD = 0, 10, 20
-"""Priorities of the encoder's queue: a waiting prompt, what is on screen, what may be looked at next."""
+PROMPT = 0
+"""Priority of a waiting prompt in the encoder's queue; `segment.ahead` has the others."""
 
-AHEAD_FIELDS = 24
-"""At most so many fields of a view are embedded before anybody asks."""
+PROMPTING_S = 1.5
+"""So long after a prompt no field of another slice is begun: more prompts may come."""
 
-WARM_FIELDS = 12
-"""So many of them, the middle ones, are made ready for the decoder as well."""
-
-Bounds = tuple[int, int, int, int]
 Post = Callable[[Callable[[], None]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Ask:
-    document: Document
-    object_id: int
-    box: Box
-    plane: Plane
-    token: int
-
-
-def _call_now(function: Callable[[], None]) -> None:
-    function()
-
-
-def _build(name: str, **options: Any) -> Model:
-    """Load in this process, which cannot be stopped half-way."""
-    from napari_medsam.model.medsam import build_model
-
-    del options["stopping"]
-    return build_model(name, **options)
 
 
 class Session:
     """Answers the prompts of one viewer and keeps the encoder busy with what matters next.
 
-    ``post`` runs a function in the owner's thread (a queued Qt signal in the window; at once by default).
+    ``post`` runs a function in the owner's thread: a queued Qt signal in the window; at once by default.
     ``load`` builds a model: ``load(name, device=..., backend=..., on_notice=..., progress=..., stopping=...)``; a
     model that offers ``close()`` is closed when it is no longer used, one whose ``alive`` is False is built again.
 
@@ -104,8 +79,8 @@ class Session:
         settings: Settings | None = None,
         *,
         cache: EmbeddingCache | None = None,
-        post: Post = _call_now,
-        load: Loader = _build,
+        post: Post = lambda function: function(),
+        load: Loader = load_here,
     ) -> None:
         self.settings = settings or Settings()
         self.cache = EmbeddingCache() if cache is None else cache
@@ -113,20 +88,19 @@ class Session:
         self._closed = False
         self._generations = itertools.count(1)
         self._generation = 0
-        self._tokens = itertools.count(1)
-        self._newest: dict[tuple[int, int], int] = {}  # (document, object) -> token of what is still awaited
+        self._awaited = Awaited()
         self._holder = ModelHolder(
             load,
             self.settings.choice,
-            self._on_loaded,
-            on_notice=self._on_notice,
-            progress=self._on_download,
+            self._teller(self.model_changed),
+            on_notice=self._teller(self.notice),
+            progress=self._teller(self.downloading),
         )
-        self._waiting: list[_Ask] = []
-        self._waiting_lock = threading.Lock()
         self._finder = FieldFinder(self.cache)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="medsam-prompt")
-        self._scheduler = EmbeddingScheduler(self._holder.get, self.cache, on_progress=self._on_progress)
+        self._scheduler = EmbeddingScheduler(
+            self._holder.get, self.cache, on_progress=self._teller(self.progress)
+        )
 
     # the owner's verbs --------------------------------------------------------------------------------------
 
@@ -142,44 +116,44 @@ class Session:
     def configure(self, **changes: Any) -> None:
         """Change settings; what is under way for the old ones is dropped (finished fields stay in the cache)."""
         changed = replace(self.settings, **changes)
-        if changed == self.settings:
+        before, self.settings = self.settings, changed
+        if replace(before, ahead=changed.ahead) == changed:
             return
         self.cancel()
-        self.settings = changed
         if self._holder.choose(changed.choice):
             self.warm_up()
 
-    def show(self, plane: Plane, view: Bounds | None = None) -> None:
+    def show(self, plane: Plane, view: Bounds | None = None, following: Sequence[Plane] = ()) -> None:
         """Embed the plane on screen: whole first, then the fields under ``view`` (r0, c0, r1, c1), middle first.
 
-        A plane that is too large to be read whole is embedded by its fields alone.
+        A plane that is too large to be read whole is embedded by its fields alone. ``following`` are slices that may
+        be looked at next: they come last. Each call drops what is left of the one before.
         """
         self._scheduler.cancel(self._generation)
         self._generation = next(self._generations)
-        self._prompts_later(partial(self._show, plane, view, self.settings, self._generation))
+        settings, generation = self.settings, self._generation
+        outlook = Outlook(self._finder.policy, settings.field, settings.ahead)
+        screen, later = outlook.on_screen(plane, view), outlook.next_to_it(following, view)
+        for number, todo in enumerate([*screen, *later]):
+            first = number == 0
+            self._prompts_later(partial(self._embed_ahead, todo, settings, generation, first=first))
 
     def request(self, document: Document, object_ids: Iterable[int], plane: Plane) -> None:
         """Decode the boxes of some objects of ``plane``; each answer arrives as ``predicted`` or ``failed``."""
-        asks = []
-        for object_id in object_ids:
-            box = document[object_id].box
-            if box is None:
-                continue
-            token = next(self._tokens)
-            self._newest[id(document), object_id] = token
-            asks.append(_Ask(document, object_id, box, plane, token))
-        with self._waiting_lock:
-            self._waiting.extend(asks)
-        if asks:
+        boxes = {object_id: box for object_id in object_ids if (box := document[object_id].box) is not None}
+        for object_id, box in boxes.items():
+            self._awaited.add(document, object_id, box, plane)
+        if boxes:
+            self._scheduler.defer(NEXT, PROMPTING_S)
             self._prompts_later(partial(self._answer, plane, self.settings))
 
     def withdraw(self, document: Document, object_id: int) -> None:
         """Take back an object's request: its answer, should one arrive, is dropped."""
-        self._newest.pop((id(document), object_id), None)
+        self._awaited.withdraw(document, object_id)
 
     def awaited(self, document: Document) -> list[int]:
         """Return the objects of a document whose answer is still to come."""
-        return [object_id for owner, object_id in self._newest if owner == id(document)]
+        return self._awaited.objects(document)
 
     def forget(self) -> None:
         """Pixels may have changed: read them again for the next prompt, however large the plane is."""
@@ -187,10 +161,8 @@ class Session:
 
     def cancel(self) -> None:
         """Drop everything queued. An encode in work ends on its own and is kept in the cache."""
-        self._newest.clear()
+        self._awaited.clear()
         self._generation = next(self._generations)  # also what has not reached the encoder's queue yet
-        with self._waiting_lock:
-            self._waiting.clear()
         self._scheduler.cancel()
         self.forget()
 
@@ -204,38 +176,27 @@ class Session:
 
     # the prompt thread --------------------------------------------------------------------------------------
 
-    def _show(self, plane: Plane, view: Bounds | None, settings: Settings, generation: int) -> None:
-        fields = [whole_field(plane.shape)] if shown_whole(plane) or settings.field != "auto" else []
-        if settings.field == "auto" and settings.ahead:
-            bounds = view or (0, 0, *plane.shape)
-            side = grid_side((bounds[2] - bounds[0], bounds[3] - bounds[1]), self._finder.policy)
-            fields += grid_fields(bounds, side, plane.shape)[:AHEAD_FIELDS]
-        for order, wanted in enumerate(dict.fromkeys(fields)):
-            if generation != self._generation:
-                return
-            self._embed_shown(plane, wanted, settings, generation, order)
-
-    def _embed_shown(
-        self, plane: Plane, wanted: Field, settings: Settings, generation: int, order: int
-    ) -> None:
+    def _embed_ahead(self, todo: Todo, settings: Settings, generation: int, *, first: bool) -> None:
+        if generation != self._generation:
+            return
+        plane = todo.plane
         try:
-            request = self._finder.request(
-                plane, settings.contrast, wanted, AHEAD if order else SHOWN, generation
-            )
+            request = self._finder.request(plane, settings.contrast, todo.field, todo.priority, generation)
         except Exception as error:
-            self._post(partial(self._shown_failed, generation, plane, _message(error, plane.name)))
+            if todo.priority < NEXT:  # what is not looked at is nobody's trouble yet
+                self._shown_failed(plane, generation, error)
             return
         done = self._scheduler.submit(request)
-        if order < WARM_FIELDS:
+        if todo.warm:
             done.add_done_callback(self._on_ready)
-        if order == 0:
+        if first:
             done.add_done_callback(partial(self._on_shown, plane, generation))
 
     def _answer(self, plane: Plane, settings: Settings) -> None:
         """Answer each box from the best field in the cache, and have its own field encoded where that is missing."""
-        missing: dict[Field, list[_Ask]] = {}
+        missing: dict[Field, list[Ask]] = {}
         seen: Seen = {}
-        for ask in self._take(plane):
+        for ask in self._awaited.take(plane):
             wanted = self._finder.wanted(ask.box, plane, settings.field)
             try:
                 found = self._best(ask, settings, seen)
@@ -253,14 +214,14 @@ class Session:
         for wanted, asks in missing.items():
             self._embed_then(asks, plane, wanted, settings, partial(self._decode, asks))
 
-    def _answer_in_detail(self, ask: _Ask, fine: list[Field], settings: Settings) -> None:
+    def _answer_in_detail(self, ask: Ask, fine: list[Field], settings: Settings) -> None:
         blend = Blend(ask.box, fine, ask.plane.shape)
         for wanted in fine:
             self._embed_then([ask], ask.plane, wanted, settings, partial(self._blend, ask, blend))
 
     def _embed_then(
         self,
-        asks: list[_Ask],
+        asks: list[Ask],
         plane: Plane,
         wanted: Field,
         settings: Settings,
@@ -274,9 +235,9 @@ class Session:
         else:
             self._scheduler.submit(request).add_done_callback(partial(self._on_embedded, asks, then))
 
-    def _blend(self, ask: _Ask, blend: Blend, embedding: Embedding) -> None:
+    def _blend(self, ask: Ask, blend: Blend, embedding: Embedding) -> None:
         """Blend one more field in; the last one makes the mask."""
-        if not self._wanted(ask):
+        if not self._awaited.wants(ask):
             return
         try:
             blend.add(self._holder.get(), embedding)
@@ -286,21 +247,15 @@ class Session:
         if not blend.awaited:
             self._post(partial(self._arrived, ask, blend.prediction(), True))
 
-    def _best(self, ask: _Ask, settings: Settings, seen: Seen) -> Embedding | None:
+    def _best(self, ask: Ask, settings: Settings, seen: Seen) -> Embedding | None:
         model = self.model
         if model is None:
             return None  # the scheduler loads it
         return self._finder.best(model, ask.plane, settings.contrast, ask.box, settings.field, seen)
 
-    def _take(self, plane: Plane) -> list[_Ask]:
-        with self._waiting_lock:
-            mine = [ask for ask in self._waiting if ask.plane is plane]
-            self._waiting = [ask for ask in self._waiting if ask.plane is not plane]
-        return [ask for ask in mine if self._wanted(ask)]
-
-    def _decode(self, asks: list[_Ask], embedding: Embedding, *, last: bool = True) -> None:
+    def _decode(self, asks: list[Ask], embedding: Embedding, *, last: bool = True) -> None:
         for ask in asks:
-            if not self._wanted(ask):
+            if not self._awaited.wants(ask):
                 continue
             try:
                 [prediction] = predict(self._holder.get(), embedding, [ask.box])
@@ -314,21 +269,9 @@ class Session:
             with suppress(Cancelled):
                 self._holder.get()
         except Exception as error:
-            self._post(partial(self.notice.emit, _message(error, self.settings.model)))
+            self._post(partial(self.notice.emit, message_of(error, self.settings.model)))
 
     # the worker thread --------------------------------------------------------------------------------------
-
-    def _on_loaded(self, model: Model) -> None:
-        self._post(partial(self.model_changed.emit, model))
-
-    def _on_download(self, done: int, total: int) -> None:
-        self._post(partial(self.downloading.emit, done, total))
-
-    def _on_notice(self, message: str) -> None:
-        self._post(partial(self.notice.emit, message))
-
-    def _on_progress(self, progress: Progress) -> None:
-        self._post(partial(self.progress.emit, progress))
 
     def _on_ready(self, done: Future[Embedding]) -> None:
         """Have the model at hand what the first box in a field would wait for."""
@@ -343,12 +286,17 @@ class Session:
             return
         error = done.exception()
         if error is not None:
-            self._post(partial(self._shown_failed, generation, plane, _message(error, plane.name)))
+            self._shown_failed(plane, generation, error)
         else:
-            self._post(partial(self._shown_ready, generation, plane, done.result().hit))
+            tell = partial(self.shown.emit, plane, done.result().hit)
+            self._post(partial(self._if_current, generation, tell))
+
+    def _shown_failed(self, plane: Plane, generation: int, error: BaseException) -> None:
+        tell = partial(self.shown_failed.emit, plane, message_of(error, plane.name))
+        self._post(partial(self._if_current, generation, tell))
 
     def _on_embedded(
-        self, asks: list[_Ask], then: Callable[[Embedding], None], done: Future[Embedding]
+        self, asks: list[Ask], then: Callable[[Embedding], None], done: Future[Embedding]
     ) -> None:
         if done.cancelled() or self._closed:
             return
@@ -360,43 +308,38 @@ class Session:
 
     # back in the owner's thread -----------------------------------------------------------------------------
 
-    def _arrived(self, ask: _Ask, prediction: Prediction, last: bool) -> None:
+    def _arrived(self, ask: Ask, prediction: Prediction, last: bool) -> None:
         """Take an answer; one that is not the last leaves the request open for the sharper mask to come."""
-        if not self._wanted(ask) or ask.object_id not in ask.document:
+        if not self._awaited.wants(ask) or ask.object_id not in ask.document:
             return
         if last:
             self.withdraw(ask.document, ask.object_id)
         ask.document.predicted(ask.object_id, prediction)
         self.predicted.emit(ask.document, ask.object_id)
 
-    def _refused(self, ask: _Ask, message: str) -> None:
-        if not self._wanted(ask) or ask.object_id not in ask.document:
+    def _refused(self, ask: Ask, message: str) -> None:
+        if not self._awaited.wants(ask) or ask.object_id not in ask.document:
             return
         self.withdraw(ask.document, ask.object_id)
         ask.document.update(ask.object_id, problem=message)
         self.failed.emit(ask.document, ask.object_id, message)
 
-    def _shown_ready(self, generation: int, plane: Plane, hit: bool) -> None:
+    def _if_current(self, generation: int, tell: Callable[[], None]) -> None:
         if generation == self._generation:
-            self.shown.emit(plane, hit)
+            tell()
 
-    def _shown_failed(self, generation: int, plane: Plane, message: str) -> None:
-        if generation == self._generation:
-            self.shown_failed.emit(plane, message)
-
-    # small change -------------------------------------------------------------------------------------------
-
-    def _wanted(self, ask: _Ask) -> bool:
-        return self._newest.get((id(ask.document), ask.object_id)) == ask.token
-
-    def _fail(self, asks: Iterable[_Ask], error: BaseException) -> None:
+    def _fail(self, asks: Iterable[Ask], error: BaseException) -> None:
         for ask in asks:
-            self._post(partial(self._refused, ask, _message(error, ask.plane.name)))
+            self._post(partial(self._refused, ask, message_of(error, ask.plane.name)))
 
     def _prompts_later(self, function: Callable[[], None]) -> None:
         if not self._closed:
             with suppress(RuntimeError):  # closed in this very moment
                 self._prompts.submit(function)
+
+    def _teller(self, signal: SignalInstance) -> Callable[..., None]:
+        """A function that emits the signal in the owner's thread."""
+        return lambda *values: self._post(partial(signal.emit, *values))
 
     def _post(self, function: Callable[[], None]) -> None:
         self._post_raw(partial(self._unless_closed, function))
@@ -404,9 +347,3 @@ class Session:
     def _unless_closed(self, function: Callable[[], None]) -> None:
         if not self._closed:
             function()
-
-
-def _message(error: BaseException, name: str) -> str:
-    if isinstance(error, MedSAMError):
-        return str(error)
-    return str(ModelError(f"{name}: {type(error).__name__}: {error}"))

@@ -16,7 +16,8 @@ class Settings:
 
     model: a registry name or checkpoint file. device, backend: see `model.medsam.build_model`. field: "auto" answers a
     small box from a field around it, "whole" every box from the whole plane. detail: K > 1 decodes a large box
-    on fields of about 1 / K of it, blended; 1 is off. ahead: embed the fields under the view before anybody asks.
+    on fields of about 1 / K of it, blended; 1 is off. ahead: embed the fields under the view, and
+    then the slices next to the one on screen, before anybody asks.
     """
 
     model: str = "lite-medsam"

@@ -87,3 +87,17 @@ def test_undo_goes_back_over_both_answers(sharp: Desk) -> None:
     assert not sharp.labels.data.any()
     sharp.move_box(1, LARGE)
     assert np.array_equal(sharp.mask(1), filled((256, 256), LARGE))
+
+
+def test_the_next_slice_is_embedded_when_it_is_looked_at(desk: Desk, image: np.ndarray) -> None:
+    states: list[str] = []
+    desk.controller.progressed.connect(lambda now: states.append(now.state))
+    desk.viewer.add_image(np.stack([np.roll(image, 20 * step, axis=0) for step in range(6)]), name="stack")
+    desk.viewer.dims.set_current_step(0, 3)
+    desk.wait(lambda: bool(desk.shown) and states[-1:] == ["idle"])
+    assert len(desk.model.encoded) == 5
+    desk.shown.clear()
+    desk.viewer.dims.set_current_step(0, 4)
+    desk.wait(lambda: bool(desk.shown))
+    [(plane, hit)] = desk.shown
+    assert (plane.index, hit) == ((4, None, None), True)

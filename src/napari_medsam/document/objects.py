@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -200,6 +200,13 @@ class Document:
         """Return a class; an id nobody named yet gets a plain name and the palette's colour."""
         known = self._classes.get(class_id)
         return known or ObjectClass(class_id, f"class {class_id}", PALETTE[(class_id - 1) % len(PALETTE)])
+
+    def name_classes(self, names: Sequence[str]) -> list[int]:
+        """Make the classes that a sample names, first come first numbered; gives the number of each name."""
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
+        for name, number in numbers.items():
+            self.set_class(number, name)
+        return [numbers[name] for name in names]
 
     def set_class(self, class_id: int, name: str | None = None, color: str | None = None) -> ObjectClass:
         """Add a class, rename it or give it another colour."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,7 @@ class EmbeddingScheduler:
         self._pushed = 0
         self._done = 0
         self._paused = False
+        self._deferred = (0, 0.0)  # priority from which nothing is begun, and until when
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -156,6 +158,12 @@ class EmbeddingScheduler:
     def resume(self) -> None:
         """Go on after `pause`."""
         self._set_paused(False)
+
+    def defer(self, priority: int, seconds: float) -> None:
+        """Begin no field of this priority or a later one for some seconds from now; the one in work goes on."""
+        with self._changed:
+            self._deferred = (priority, time.monotonic() + seconds)
+            self._notify()
 
     def _set_paused(self, paused: bool) -> None:
         with self._changed:
@@ -210,11 +218,16 @@ class EmbeddingScheduler:
                 continue
             with self._changed:
                 while self._changes == seen:
-                    self._changed.wait()
+                    left = self._deferred_for()
+                    if self._heap and not self._paused and not left:
+                        break  # what was deferred is due
+                    self._changed.wait(left or None)
 
     def _take(self) -> _Job | None:
         """The next job that somebody still waits for."""
         while self._heap:
+            if self._deferred_for():
+                return None
             job = heapq.heappop(self._heap)[2]
             if job.taken or not job.waiting:
                 continue
@@ -226,6 +239,13 @@ class EmbeddingScheduler:
             for future in job.drop(None):
                 _cancel(future)
         return None
+
+    def _deferred_for(self) -> float:
+        """Seconds for which the next place in the queue must wait."""
+        priority, until = self._deferred
+        if not self._heap or self._heap[0][0] < priority:
+            return 0.0
+        return max(0.0, until - time.monotonic())
 
     def _progress(self) -> Progress:
         if self._working is None and not self._queued:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 Loader = Callable[..., "Model"]
 
 
+def load_here(name: str, **options: Any) -> Model:
+    """Load in this process, which cannot be stopped half-way."""
+    from napari_medsam.model.medsam import build_model
+
+    del options["stopping"]
+    return build_model(name, **options)
+
+
 @dataclass(frozen=True)
 class Choice:
     """Registry name or checkpoint file, device, encoder backend."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_medsam.document.objects import Document
 from napari_medsam.embedding.cache import EmbeddingCache
@@ -17,18 +17,18 @@ from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.holder import Loader
 from napari_medsam.model.remote import start_model
-from napari_medsam.session import Bounds, Session
+from napari_medsam.session import Session
 from napari_medsam.settings import Settings
 from napari_medsam.ui.activity import Activity
 from napari_medsam.ui.bridge import MainThread
 from napari_medsam.ui.geometry import displayed_plane, layer_shape
-from napari_medsam.ui.work import METADATA_KEY, Choices, Work
+from napari_medsam.ui.layers import METADATA_KEY
+from napari_medsam.ui.looking import SETTLE_MS, Looking, single_shot
+from napari_medsam.ui.work import Choices, Work
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-PAN_MS = 400
-SETTLE_MS = 80  # a slider that still moves, a layer that is still being set up
 IMAGE_EVENTS = ("data", "scale", "translate", "rotate", "shear", "affine", "name")
 
 
@@ -66,10 +66,9 @@ class Controller(QObject):  # type: ignore[misc]
         self._main = MainThread(self)
         self.session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
         self.activity = Activity()
-        self._show_timer = self._timer(self._show_now)
-        self._recheck_timer = self._timer(self._recheck_now)
-        self._pan_timer = self._timer(self._look_around)
-        self._view: Bounds | None = None
+        self._recheck_timer = single_shot(self, self._recheck_now)
+        self._looking = Looking(viewer, self.session, lambda: self.work, self)
+        self._looking.status.connect(self.status.emit)
         self._connect()
         self.session.warm_up()  # in another process: it loads while the window is built
 
@@ -90,8 +89,8 @@ class Controller(QObject):  # type: ignore[misc]
     def close(self) -> None:
         """Let go of the viewer and stop the threads."""
         self._closed = True
-        for timer in (self._show_timer, self._recheck_timer, self._pan_timer):
-            timer.stop()
+        self._recheck_timer.stop()
+        self._looking.close()
         self._disconnect()
         self.session.close()
         for work in self._works:
@@ -125,7 +124,8 @@ class Controller(QObject):  # type: ignore[misc]
     def draw_boxes(self) -> None:
         """Make what is missing to draw boxes on the image at work, and choose the rectangle tool.
 
-        A Shapes layer that is selected takes the boxes: its shapes become objects.
+        A Shapes layer that is selected takes the boxes: its shapes become objects. A Labels layer of the image's
+        shape that is selected takes the masks, whatever array it holds.
         """
         work = self.work
         if work is None:
@@ -137,8 +137,11 @@ class Controller(QObject):  # type: ignore[misc]
             self.say(str(error), warn=True)
             return
         chosen = self.viewer.layers.selection.active
-        if isinstance(chosen, Shapes) and self._owner(chosen) is None:
-            work.attach_prompts(chosen)
+        if self._owner(chosen) is None:
+            if isinstance(chosen, Shapes):
+                work.attach_prompts(chosen)
+            elif isinstance(chosen, Labels) and work.fits(chosen):
+                work.attach_masks(chosen)
         work.ready_layers()
 
     def configure(self, **changes: Any) -> None:
@@ -147,6 +150,7 @@ class Controller(QObject):  # type: ignore[misc]
         self.session.configure(**changes)
         if self.session.settings != before:
             self.show_soon()
+        if replace(self.session.settings, ahead=before.ahead) != before:
             own = self.session.settings.contrast.name == "layer"  # each image has limits of its own
             for work in self._works:
                 if work is self.work or not own:
@@ -173,7 +177,7 @@ class Controller(QObject):  # type: ignore[misc]
 
     def show_soon(self, *_: object) -> None:
         """Embed what is on screen once the view has settled."""
-        self._show_timer.start(SETTLE_MS)
+        self._looking.show_soon()
 
     def _on_asked(self) -> None:
         if self.session.model is not None:
@@ -207,14 +211,10 @@ class Controller(QObject):  # type: ignore[misc]
     # the viewer's events ------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        layers, dims = self.viewer.layers, self.viewer.dims
+        layers = self.viewer.layers
         layers.events.inserted.connect(self._on_inserted)
         layers.events.removed.connect(self._on_removed)
         layers.selection.events.active.connect(self._on_active)
-        for emitter in (dims.events.point, dims.events.order, dims.events.ndisplay):
-            emitter.connect(self.show_soon)
-        for emitter in self._camera_emitters():
-            emitter.connect(self._on_camera)
         session = self.session
         session.predicted.connect(self._on_predicted)
         session.failed.connect(self._on_failed)
@@ -225,18 +225,10 @@ class Controller(QObject):  # type: ignore[misc]
         session.downloading.connect(self.activity.download)
 
     def _disconnect(self) -> None:
-        layers, dims = self.viewer.layers, self.viewer.dims
+        layers = self.viewer.layers
         layers.events.inserted.disconnect(self._on_inserted)
         layers.events.removed.disconnect(self._on_removed)
         layers.selection.events.active.disconnect(self._on_active)
-        for emitter in (dims.events.point, dims.events.order, dims.events.ndisplay):
-            emitter.disconnect(self.show_soon)
-        for emitter in self._camera_emitters():
-            emitter.disconnect(self._on_camera)
-
-    def _camera_emitters(self) -> tuple[Any, ...]:
-        events = self.viewer.scene.camera.events
-        return events.center, events.zoom
 
     def _on_notice(self, text: str) -> None:
         self.say(text, warn=True)
@@ -351,47 +343,9 @@ class Controller(QObject):  # type: ignore[misc]
 
     # timers -------------------------------------------------------------------------------------------------
 
-    def _timer(self, call: Callable[[], None]) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.timeout.connect(call)
-        return timer
-
-    def _show_now(self) -> None:
-        if self.work is None:
-            return
-        try:
-            plane = self.work.shown_plane()
-        except MedSAMError as error:
-            self.status.emit(str(error))
-            return
-        self.status.emit(f"{plane.name}: embedding ...")
-        self._view = self.work.view(plane)
-        self.session.show(plane, self._view)
-
-    def _on_camera(self, *_: object) -> None:
-        self._pan_timer.start(PAN_MS)
-
-    def _look_around(self) -> None:
-        """After a pan or zoom: embed the fields under the view, unless the view was embedded already."""
-        work = self.work
-        if work is None or self.session.settings.field != "auto":
-            return
-        with suppress(MedSAMError):
-            if self._view is None or _is_elsewhere(work.view(work.shown_plane()), self._view):
-                self._show_now()
-
     def _recheck_now(self) -> None:
         for work in self._works:
             work.recheck()
-
-
-def _is_elsewhere(now: Bounds, before: Bounds) -> bool:
-    """Whether a view leaves an earlier one, or is so much closer that smaller boxes will be drawn in it."""
-    outside = now[0] < before[0] or now[1] < before[1] or now[2] > before[2] or now[3] > before[3]
-    return outside or 2 * max(now[2] - now[0], now[3] - now[1]) <= max(
-        before[2] - before[0], before[3] - before[1]
-    )
 
 
 def _role(layer: Any) -> str:

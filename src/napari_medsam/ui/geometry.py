@@ -79,6 +79,19 @@ def displayed_plane(viewer: Viewer, layer: Image, axes: WorkAxes) -> PlaneKey:
     return PlaneKey(_index(point, displayed, axes, layer_shape(layer), layer.name), displayed)
 
 
+def neighbours(key: PlaneKey, layer: Image, axes: WorkAxes, reach: int) -> list[PlaneKey]:
+    """The planes that a step or more of any slider leads to, the nearest first: one step on, one back, two on ..."""
+    found = []
+    for step in (sign * distance for distance in range(1, reach + 1) for sign in (1, -1)):
+        for axis, length in enumerate(layer_shape(layer)):
+            place = key.index[axis]
+            if place is None or axis == axes.channel or not 0 <= place + step < length:
+                continue
+            index = (*key.index[:axis], place + step, *key.index[axis + 1 :])
+            found.append(PlaneKey(index, key.displayed))
+    return found
+
+
 def view_bounds(layer: Image, key: PlaneKey) -> tuple[int, int, int, int]:
     """The part of a plane that is on screen: half-open (r0, c0, r1, c1) in its pixels, at least one pixel.
 

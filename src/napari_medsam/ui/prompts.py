@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 COLUMNS: Mapping[str, Any] = {"object": 0, "class_id": 1, "label": ""}
 FLAT = ("path", "line")  # outlines without an inside: no prompts
 REFUSED = -1  # in place of an object's id: to be taken off
-EDGE_WIDTH = 2.0
 SCREEN_TEXT = {"string": "{label}", "anchor": "upper_left", "size": 9, "color": "#ffe119"}
 
 
@@ -108,6 +107,8 @@ class PromptLayer:
 
     def set_classes(self, class_ids: Sequence[int]) -> None:
         """Set the class of the first shapes, in the order of the rows."""
+        if not class_ids:
+            return
         self._set_column("class_id", dict(zip(range(self.layer.nshapes), class_ids, strict=False)))
 
     def label(self, texts: Mapping[int, str], colors: Mapping[int, str], classes: Mapping[int, int]) -> None:

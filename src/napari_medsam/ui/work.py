@@ -6,21 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds
-from napari_medsam.document.history import History
-from napari_medsam.document.objects import (
-    Bounds,
-    Document,
-    ObjectRecord,
-    Patch,
-    PlaneKey,
-    intersection,
-    union,
-)
+from napari_medsam.document.objects import Bounds, Document, PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.paste import Policy
@@ -29,15 +18,17 @@ from napari_medsam.ui.geometry import (
     box_of,
     displayed_plane,
     layer_shape,
+    neighbours,
     on_screen,
     plane_of,
     shared_shape,
-    transforms_of,
     vertices_of,
     view_bounds,
 )
+from napari_medsam.ui.layers import METADATA_KEY, add_masks, add_prompts
 from napari_medsam.ui.masks import MaskLayer, Stroke
-from napari_medsam.ui.prompts import EDGE_WIDTH, Changes, Drawn, PromptLayer
+from napari_medsam.ui.painting import Painting, describe
+from napari_medsam.ui.prompts import Changes, Drawn, PromptLayer
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Shapes
@@ -46,7 +37,7 @@ if TYPE_CHECKING:
     from napari_medsam.segment.prompt import Box
     from napari_medsam.session import Session
 
-METADATA_KEY = "napari_medsam"
+NEAR = 2  # steps of a slider that are embedded ahead
 CLICK_PX = 4.0  # a press without a drag leaves a smaller shape than anybody can draw
 
 
@@ -89,7 +80,13 @@ class Work:
         self.prompts: PromptLayer | None = None
         self.masks: MaskLayer | None = None
         self._planes: dict[PlaneKey, Plane] = {}
-        self._history = History(self.document)
+        self._painting = Painting(
+            self.document,
+            policy=lambda: choices.policy,
+            class_id=lambda: choices.class_id,
+            corrected=lambda object_id: session.withdraw(self.document, object_id),
+            notice=self.notice.emit,
+        )
         self.document.classes_changed.connect(self.relabel)
 
     def close(self) -> None:
@@ -105,52 +102,22 @@ class Work:
         """Make the layers that are missing, and make the prompt layer ready to draw on."""
         self.ready_masks()
         if self.prompts is None:
-            ndim = self.image.ndim - self.axes.dropped
-            layer = self.viewer.add_shapes(
-                ndim=ndim,
-                name=f"{self.image.name} boxes",
-                face_color="transparent",
-                edge_width=self.line_width(),
-                metadata={METADATA_KEY: {"role": "prompts"}},
-                **transforms_of(self.image, self.axes),
-            )
-            self.attach_prompts(layer)
+            self.attach_prompts(add_prompts(self.viewer, self.image, self.axes))
         assert self.prompts is not None
         self.viewer.layers.selection.active = self.prompts.layer
         self.prompts.layer.mode = "add_rectangle"
 
     def ready_masks(self) -> MaskLayer:
         if self.masks is None:
-            active = self.viewer.layers.selection.active
-            layer = self.viewer.add_labels(
-                np.zeros(shared_shape(self.image, self.axes), dtype=np.int32),
-                name=f"{self.image.name} masks",
-                opacity=0.5,
-                metadata={METADATA_KEY: {"role": "masks"}},
-                **transforms_of(self.image, self.axes),
-            )
-            self._move_above_image(layer)
-            self.viewer.layers.selection.active = active
+            layer = add_masks(self.viewer, self.image, self.axes)
             self.attach_masks(layer)
-            self._redraw_all()
+            assert self.masks is not None
+            self._painting.draw_all(self.masks)
+            folder = layer.metadata[METADATA_KEY].get("folder")
+            if folder is not None:
+                self.notice.emit(f"{layer.name}: too large for memory, so they are kept in {folder}.")
         assert self.masks is not None
         return self.masks
-
-    def _redraw_all(self) -> None:
-        """Put the predictions into labels that are new; what was painted by hand went with the labels before them."""
-        for record in sorted(self.document, key=lambda entry: entry.turn):
-            if record.box is None:
-                self.document.remove(record.id)
-            elif record.prediction is not None:
-                self._draw(self.document.update(record.id, before=None, extent=None))
-
-    def _move_above_image(self, layer: Labels) -> None:
-        layers = self.viewer.layers
-        layers.move(layers.index(layer), layers.index(self.image) + 1)
-
-    def line_width(self) -> float:
-        """An edge width, in data pixels, that stays visible when the whole image is on screen."""
-        return max(1.0, max(layer_shape(self.image)) / 256 * EDGE_WIDTH / 2)
 
     def attach_prompts(self, layer: Shapes) -> None:
         """Use a Shapes layer, an own one or the user's: its shapes become objects at once."""
@@ -158,7 +125,7 @@ class Work:
         self.prompts = PromptLayer(layer)
         self.prompts.adopt()
         named = layer.metadata.get(METADATA_KEY, {}).get("classes", ())
-        self._name_classes([str(name) for name in named])
+        self.prompts.set_classes(self.document.name_classes([str(name) for name in named]))
         self.prompts.set_new(self.choices.class_id, self.document.class_of(self.choices.class_id).color)
         self.prompts.changed.connect(self.sync)
         for number in range(1, 10):
@@ -169,10 +136,15 @@ class Work:
         """Use a Labels layer of the image's shape; labels already in it are never handed out again."""
         self.drop_masks()
         self.masks = MaskLayer(layer, self.axes)
-        self._history.clear()
+        self._painting.history.clear()
         self.document.reserve(self.masks.largest)
         self.masks.painted.connect(self._on_painted)
         self.masks_changed.emit(self.masks)
+
+    def fits(self, layer: Labels) -> bool:
+        """Whether a Labels layer can take the masks: it has the shape, and pixels that can be set."""
+        writable = not layer.multiscale and hasattr(layer.data, "__setitem__")
+        return writable and tuple(layer.data.shape) == shared_shape(self.image, self.axes)
 
     def drop_prompts(self) -> None:
         if self.prompts is not None:
@@ -190,6 +162,11 @@ class Work:
     def shown_plane(self) -> Plane:
         """The plane on screen. Raises ImageError when there is none; see ``geometry.displayed_plane``."""
         return self.plane(displayed_plane(self.viewer, self.image, self.axes))
+
+    def following(self) -> list[Plane]:
+        """The slices next to the one on screen, nearest first."""
+        key = displayed_plane(self.viewer, self.image, self.axes)
+        return [self.plane(near) for near in neighbours(key, self.image, self.axes, NEAR)]
 
     def view(self, plane: Plane) -> Bounds:
         """The part of a plane that is on screen, in its pixels."""
@@ -241,7 +218,7 @@ class Work:
     def draw(self, object_id: int) -> None:
         """Put an object's newest prediction into the labels as one undoable step."""
         masks = self.ready_masks()
-        self._draw(self.document[object_id])
+        self._painting.draw(masks, self.document[object_id])
         if masks.layer.mode == "pan_zoom":
             masks.choose(object_id)
         self.painted.emit(object_id)
@@ -271,18 +248,9 @@ class Work:
         """Bring the text and colour of every shape up to date."""
         if self.prompts is None:
             return
-        texts = {record.id: self.describe(record) for record in self.document}
+        texts = {record.id: describe(self.document, record) for record in self.document}
         colors = {record.id: self.document.class_of(record.class_id).color for record in self.document}
         self.prompts.label(texts, colors, {record.id: record.class_id for record in self.document})
-
-    def describe(self, record: ObjectRecord) -> str:
-        """One line about an object: id, class, predicted IoU or what went wrong."""
-        name = self.document.class_of(record.class_id).name
-        if record.problem:
-            return f"{record.id} {name} !"
-        if record.corrected:
-            return f"{record.id} {name} (corrected)"
-        return f"{record.id} {name}" + (f" {record.prediction.iou:.2f}" if record.prediction else " ...")
 
     # corrections --------------------------------------------------------------------------------------------
 
@@ -290,7 +258,7 @@ class Work:
         """See what undo or redo in the labels meant for the objects, and bring their boxes in line."""
         if self.masks is None:
             return
-        found = self._history.look(self.masks.read)
+        found = self._painting.history.look(self.masks.read)
         if self.prompts is not None:
             self.prompts.take_off(found.vanished)
             for record in found.revived:
@@ -301,40 +269,8 @@ class Work:
 
     def _on_painted(self, stroke: Stroke) -> None:
         assert self.masks is not None
-        self._history.edited()
-        touched = self.masks.labels_touched(stroke)
-        planes = set(self.document.planes()) | self._planes_shown()
-        for key in planes:
-            bounds = self.masks.stroke_bounds(stroke, key)
-            if bounds is not None:
-                self._note(stroke, key, bounds, touched)
+        self._painting.note(self.masks, stroke, set(self.document.planes()) | self._planes_shown())
         self.relabel()
-
-    def _note(self, stroke: Stroke, key: PlaneKey, bounds: Bounds, touched: set[int]) -> None:
-        assert self.masks is not None
-        for label in touched:
-            record = self.document.get(label)
-            if record is None:
-                if (self.masks.after(stroke, key, bounds) == label).any():
-                    empty = Patch(bounds[0], bounds[1], np.zeros((0, 0), dtype=bool))
-                    self.document.add(key, None, self.choices.class_id, label)
-                    self.document.update(label, before=empty, extent=bounds)
-                continue
-            if record.plane != key:
-                continue
-            extent = union(record.extent, bounds)
-            assert extent is not None
-            before = record.before
-            if before is None:
-                before = note_stroke(
-                    record,
-                    self.masks.after(stroke, key, extent),
-                    self.masks.before(stroke, key, extent),
-                    extent,
-                )
-            if before is not None:
-                self.session.withdraw(self.document, label)
-            self.document.update(label, before=before, extent=extent)
 
     def _planes_shown(self) -> set[PlaneKey]:
         try:
@@ -387,7 +323,7 @@ class Work:
                 self.document.update(object_id, box=box)
                 continue
             if key != record.plane:
-                self._erase(record)
+                self._painting.erase(self.masks, record)
                 self.document.update(object_id, extent=None, prediction=None)
             self.document.update(object_id, plane=key, box=box, problem=None)
             asked.append(object_id)
@@ -398,48 +334,11 @@ class Work:
             return
         self.session.withdraw(self.document, object_id)
         record = self.document[object_id]
-        self._erase(record)
-        self._history.deleted(record)
+        self._painting.erase(self.masks, record)
+        self._painting.history.deleted(record)
         self.document.remove(object_id)
 
     def _place(self, drawn: Drawn) -> tuple[PlaneKey, Box]:
         assert self.prompts is not None
         key, box = box_of(drawn.vertices, self.prompts.layer, self.viewer, self.image, self.axes)
         return key, box.clip(self.plane(key).shape)
-
-    def _draw(self, record: ObjectRecord) -> None:
-        assert self.masks is not None
-        self._history.drawn(record)
-        self._redraw(self.masks, record)
-        patch = record.patch
-        extent = patch.bounds if patch is not None and patch.mask.size else None
-        self.document.update(record.id, extent=extent)
-
-    def _erase(self, record: ObjectRecord) -> None:
-        if self.masks is not None:
-            self._redraw(self.masks, record, erase=True)
-
-    def _redraw(self, masks: MaskLayer, record: ObjectRecord, *, erase: bool = False) -> None:
-        bounds = redraw_bounds(record)
-        if bounds is None:
-            return
-        height, width = masks.shape(record.plane)
-        inside = intersection(bounds, (0, 0, height, width))
-        others = self.document.in_plane(record.plane)
-        drawn = redraw(
-            masks.read(record.plane, inside), inside, record, others, self.choices.policy, erase=erase
-        )
-        try:
-            masks.write(record.plane, inside, drawn)
-        except MedSAMError as error:
-            self.document.update(record.id, problem=str(error))
-            self.notice.emit(str(error))
-
-    def _name_classes(self, names: list[str]) -> None:
-        """Give a sample's shapes the classes it names, first come first numbered."""
-        if self.prompts is None or not names:
-            return
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
-        for name, number in numbers.items():
-            self.document.set_class(number, name)
-        self.prompts.set_classes([numbers[name] for name in names])
