@@ -102,7 +102,7 @@ def _study_ways() -> dict[str, Way]:
     ways: dict[str, Way] = {"whole": _with_field("whole")}
     for context in (2.0, 3.0):
         ways[f"{context:g}x, contrast of the plane"] = _centred(context, own_contrast=False)
-    for context in (1.5, 2.0, 2.5, 3.0):
+    for context in (1.5, 2.0, 3.0):
         ways[f"{context:g}x, its own contrast"] = _centred(context)
     ways["grid 2x"] = _grid(2.0)
     ways["joined 1.5x 2x"] = _joined(1.5, 2.0)
