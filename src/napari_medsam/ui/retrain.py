@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import Future
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,7 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         self.start, self.stop = QPushButton("Start"), QPushButton("Stop")
         self.stop.setToolTip("End the run and keep the best decoder so far, without a verdict")
         self.unfinished = QComboBox()
+        self.unfinished.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.resume, self.discard = QPushButton("Resume"), QPushButton("Discard")
         self.resume.setToolTip("Go on with a run that was cut off, from its last whole epoch")
         self.progress = QProgressBar()
@@ -266,7 +268,8 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
                 name = request_of(folder).name
             except MedSAMError:
                 name = "unreadable"
-            self.unfinished.addItem(f"{name}, begun {folder.name[:13]}", folder)
+            begun = datetime.fromtimestamp(folder.stat().st_mtime)
+            self.unfinished.addItem(f"{name}, {begun:%d %b %H:%M}", folder)
         self.interrupted.setVisible(self.unfinished.count() > 0)
 
     def _leave(self) -> None:
