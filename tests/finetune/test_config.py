@@ -33,8 +33,8 @@ def test_without_any_loss_there_is_nothing_to_learn() -> None:
 
 
 def test_epochs_follow_from_the_visits() -> None:
-    config = FinetuneConfig(visits=600, most_epochs=40)
-    assert [config.epochs_for(samples) for samples in (1, 20, 600, 10_000)] == [40, 30, 1, 1]
+    config = FinetuneConfig(visits=600, least_epochs=6, most_epochs=40)
+    assert [config.epochs_for(samples) for samples in (1, 20, 600, 10_000)] == [40, 30, 6, 6]
     assert replace(config, epochs=3).epochs_for(1) == 3
 
 

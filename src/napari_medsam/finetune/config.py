@@ -21,26 +21,22 @@ class FinetuneConfig:
 
     visits: int = 600  # samples shown in all, from which the number of epochs follows; ignored with `epochs`
     epochs: int | None = None  # passes over the training samples; None takes `visits`
+    least_epochs: int = 6  # of the epochs that follow from `visits`
     most_epochs: int = 40  # of the epochs that follow from `visits`
     batch: int = 4  # samples whose gradients are averaged into one step
-    learning_rate: float = 2e-4  # of AdamW, at the peak of the schedule
+    learning_rate: float | None = (
+        None  # of AdamW, at the peak; None: 2e-4, with detail 4e-4: more is to be learned
+    )
     warmup: float = 0.05  # share of the steps over which the learning rate rises; then it falls as a cosine
     weight_decay: float = 0.01  # of AdamW
     clip: float = 1.0  # largest norm of a step's gradient
     dice: float = 1.0  # weight of the Dice loss
     cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
     iou: float = 0.5  # weight of the squared error of the predicted IoU
-    jitter: tuple[float, float] = (
-        -0.02,
-        0.1,
-    )  # each edge of a box moves outwards by such a share of its side
+    jitter: tuple[float, float] = (-0.02, 0.1)  # each edge moves outwards by such a share of the box's side
     views: int = 1  # 1, or up to 8: each field is also embedded turned and mirrored; costs encodes, once
     detail: int = 1  # above 1: train and predict large objects field by field (see segment.detail)
-    shares: tuple[float, ...] = (
-        0.5,
-        0.75,
-        1.0,
-    )  # of the way from the first to the learned weights, tried at the end
+    shares: tuple[float, ...] = (0.5, 0.75, 1.0)  # of the way from first to learned weights, tried at the end
     patience: int = 8  # epochs without a better validation DSC until the run stops
     seed: int = 0  # of the split, the order, the boxes
 
@@ -49,8 +45,9 @@ class FinetuneConfig:
             ("visits", _whole(self.visits, 1)),
             ("epochs", self.epochs is None or _whole(self.epochs, 1)),
             ("most_epochs", _whole(self.most_epochs, 1)),
+            ("least_epochs", _whole(self.least_epochs, 1) and self.least_epochs <= self.most_epochs),
             ("batch", _whole(self.batch, 1)),
-            ("learning_rate", 0 < self.learning_rate < 1),
+            ("learning_rate", self.learning_rate is None or 0 < self.learning_rate < 1),
             ("warmup", 0 <= self.warmup < 1),
             ("weight_decay", self.weight_decay >= 0),
             ("clip", self.clip > 0),
@@ -71,7 +68,15 @@ class FinetuneConfig:
         """Passes over so many training samples."""
         if self.epochs is not None:
             return self.epochs
-        return min(max(1, round(self.visits / max(samples, 1))), self.most_epochs)
+        wanted = max(round(self.visits / max(samples, 1)), self.least_epochs)
+        return min(wanted, self.most_epochs)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the peak of the schedule."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 4e-4 if self.detail > 1 else 2e-4
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` takes them."""
@@ -100,6 +105,7 @@ def _whole(value: int, least: int) -> bool:
 _ADVICE = {
     "visits": "Give a whole number from 1.",
     "epochs": "Give a whole number from 1, or leave it out.",
+    "least_epochs": "Give a whole number from 1, at most `most_epochs`.",
     "most_epochs": "Give a whole number from 1.",
     "batch": "Give a whole number from 1.",
     "learning_rate": "Give a number between 0 and 1; 0.0002 is usual.",

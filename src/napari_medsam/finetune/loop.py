@@ -91,9 +91,7 @@ class Fit:
         self._features, self._frame, self._device = features, frame, device
         decoder.prompt_encoder.requires_grad_(False)
         self._learned = [p for p in decoder.mask_decoder.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(
-            self._learned, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self._optimiser = torch.optim.AdamW(self._learned, lr=config.rate, weight_decay=config.weight_decay)
         self._steps_an_epoch = math.ceil(len(train) / config.batch)
         self._first = self.decoder_state()
         self._state = FitState(0, {}, {}, self._first, 0, -1.0, 0.0, [])
@@ -295,7 +293,7 @@ class Fit:
         done = (step - warm) / max(1, total - warm)
         share = (step + 1) / warm if step < warm else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
         for group in self._optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * share
+            group["lr"] = self.config.rate * share
 
     def _progress(
         self, epoch: int, samples: int, loss: float, validation: float | None, *, ended: bool
