@@ -26,7 +26,7 @@ class FieldPolicy:
 
     context: float = 2.0
     wide_context: float = 3.0
-    wide_from: float = 0.125
+    wide_from: float = 0.1
     whole_above: float = 0.5
     smallest: int = 32
     steps: int = 4
