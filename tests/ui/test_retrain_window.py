@@ -142,7 +142,7 @@ class TestRun:
         (tmp_path / "taken").write_text("a file")
         panel.folder.value = tmp_path / "taken"
         panel.start.click()
-        corrected.wait(lambda: "failed" in corrected.said[-1] and panel.start.isEnabled())
+        corrected.wait(lambda: "failed" in "".join(corrected.said) and panel.start.isEnabled())
         assert not trainer.runs
 
     def test_or_not(self, corrected: Desk, panel: RetrainPanel, trainer: Trainer, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -93,6 +94,7 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         self.stop.setToolTip("End the run and keep the best decoder so far, without a verdict")
         self.unfinished = QComboBox()
         self.unfinished.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.unfinished.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.resume, self.discard = QPushButton("Resume"), QPushButton("Discard")
         self.resume.setToolTip("Go on with a run that was cut off, from its last whole epoch")
         self.progress = QProgressBar()
