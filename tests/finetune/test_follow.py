@@ -145,13 +145,12 @@ class TestVerdict:
 
     def test_the_sentence(self) -> None:
         assert sentence_of(verdict("adopt")) == (
-            "Adopted (14 held-out objects in 3 cases). DSC +0.100, 95% interval +0.040 to +0.150 over groups. "
-            "Because of the figures."
+            "Adopted. Because of the figures. In brackets the 95% interval, drawn over groups; 3 cases judge."
         )
 
     def test_one_that_cannot_tell_has_no_difference(self) -> None:
         found = {"decision": "unsure", "reason": "Too few.", "objects": 0, "cases": 0, "mean": {}}
-        assert sentence_of(found) == "Cannot tell (0 held-out objects in 0 cases). Too few."
+        assert sentence_of(found) == "Cannot tell. Too few."
         assert rows_of(found) == [("All", "0", "", "", "", "", "", "")]
 
     def test_none(self) -> None:

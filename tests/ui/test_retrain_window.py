@@ -142,7 +142,7 @@ class TestRun:
         (tmp_path / "taken").write_text("a file")
         panel.folder.value = tmp_path / "taken"
         panel.start.click()
-        corrected.wait(lambda: "failed" in corrected.said[-1] and panel.start.isEnabled())
+        corrected.wait(lambda: "failed" in "".join(corrected.said) and panel.start.isEnabled())
         assert not trainer.runs
 
     def test_or_not(self, corrected: Desk, panel: RetrainPanel, trainer: Trainer, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ class TestVerdict:
             "g",
         ]
         assert table.item(2, 2).text() == "0.700"
-        assert "+0.100, 95% interval +0.040 to +0.150" in panel.verdict.sentence.text()
+        assert "Kept aside. Because of the figures." in panel.verdict.sentence.text()
         assert not panel.verdict.strip.isHidden()
 
     def test_another_model_chosen_meanwhile_stays(
@@ -457,6 +457,13 @@ class TestEnd:
         assert trainer.last.closed
         desk.settle()
         assert not any(isinstance(one, RetrainPanel) for one in desk.viewer.window.dock_widgets.values())
+
+    def test_dock_and_viewer_closed_in_one_go(self, desk: Desk, panel: RetrainPanel, qtbot: Any) -> None:
+        assert panel.training is desk.dock.training
+        desk.dock.close_session()
+        desk.viewer.close()
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        qtbot.wait(50)  # what the dock's end had put off
 
     def test_one_panel_a_dock(self, desk: Desk, panel: RetrainPanel) -> None:
         assert desk.dock.open_retrain() is panel

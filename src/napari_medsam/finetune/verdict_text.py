@@ -16,22 +16,16 @@ def decision_of(verdict: Mapping[str, Any] | None) -> str:
     return "Not judged" if verdict is None else _WORDS.get(str(verdict.get("decision")), "Not judged")
 
 
-def difference_of(verdict: Mapping[str, Any]) -> str:
-    """By how much the new decoder is better, with the interval; empty where that cannot be told."""
-    found = verdict.get("difference")
-    if not found:
-        return ""
-    return (
-        f"DSC {found['dsc']:+.3f}, {found['level']:.0%} interval {found['low']:+.3f} to {found['high']:+.3f} "
-        f"over {found.get('over', 'cases')}"
-    )
-
-
 def sentence_of(verdict: Mapping[str, Any]) -> str:
-    """All that stands above the table: the decision, what it rests on, and why."""
-    basis = f"{verdict.get('objects', 0)} held-out objects in {verdict.get('cases', 0)} cases"
-    parts = [f"{decision_of(verdict)} ({basis})", difference_of(verdict), str(verdict.get("reason", ""))]
-    return ". ".join(part.rstrip(".") for part in parts if part) + "."
+    """All that stands above the table: the decision, why, and what the interval was drawn over."""
+    parts = [f"{decision_of(verdict)}.", str(verdict.get("reason", ""))]
+    found = verdict.get("difference")
+    if found:
+        over, cases = found.get("over", "cases"), verdict.get("cases", 0)
+        parts.append(
+            f"In brackets the {found['level']:.0%} interval, drawn over {over}; {cases} cases judge."
+        )
+    return " ".join(part for part in parts if part)
 
 
 def rows_of(verdict: Mapping[str, Any]) -> list[tuple[str, ...]]:

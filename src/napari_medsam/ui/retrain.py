@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -92,6 +94,7 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         self.stop.setToolTip("End the run and keep the best decoder so far, without a verdict")
         self.unfinished = QComboBox()
         self.unfinished.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.unfinished.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.resume, self.discard = QPushButton("Resume"), QPushButton("Discard")
         self.resume.setToolTip("Go on with a run that was cut off, from its last whole epoch")
         self.progress = QProgressBar()
@@ -275,7 +278,9 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
     def _leave(self) -> None:
         """The dock ends, and all that the panel shows with it."""
         if not self._closed:
-            QTimer.singleShot(0, partial(_remove, self.viewer, self))
+            QTimer.singleShot(
+                0, partial(_remove, self.viewer, self)
+            )  # not while the dock itself is taken out
 
 
 def open_panel(dock: MedSAMDock) -> RetrainPanel:
@@ -300,8 +305,9 @@ def _dock_of(viewer: napari.viewer.Viewer) -> MedSAMDock:
 
 
 def _remove(viewer: napari.viewer.Viewer, panel: RetrainPanel) -> None:
-    if panel in viewer.window.dock_widgets.values():
-        viewer.window.remove_dock_widget(panel)
+    with suppress(RuntimeError):  # the whole window has been deleted meanwhile
+        if panel in viewer.window.dock_widgets.values():
+            viewer.window.remove_dock_widget(panel)
 
 
 def _about(view: RunView) -> str:

@@ -40,6 +40,7 @@ class VerdictView(QWidget):  # type: ignore[misc]
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.legend = QLabel("The hardest first: truth white, current blue, new orange.")
+        self.legend.setWordWrap(True)
         self.strip = QScrollArea()
         self.strip.setWidgetResizable(True)
         self.strip.setFixedHeight(PICTURE_SIDE + 24)
