@@ -148,6 +148,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     names = arguments.model or ["lite-medsam"]
     if len(set(names)) < len(names):
         raise MedSAMError(f"--model names {names} repeat. Name each model once.")
+    if arguments.table is not None and arguments.split == "all":
+        raise CaseError(
+            "--table divides the cases, and --split all takes them all. Choose --split train, val or test."
+        )
+    if arguments.csv is not None and not arguments.csv.absolute().parent.is_dir():
+        raise CaseError(f"{arguments.csv}: give a file in a folder that exists.")
     dataset = CuratedDataset(arguments.dataset)
     stems = dataset.cases
     if arguments.split != "all":

@@ -15,7 +15,7 @@ from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import Sample, samples_of
 from napari_medsam.image.field import Frame
-from napari_medsam.model.decoder import SamDecoder
+from napari_medsam.model.decoder import MaskDecoder, SamDecoder
 from napari_medsam.model.host import EncoderHost
 from napari_medsam.model.medsam import MedSAM
 from napari_medsam.model.registry import ModelSpec
@@ -34,16 +34,15 @@ class PatchEncoder:
     device: str = "cpu"
     precision: str = "patches"
     calls: int = 0
+    channels: int = 256
     before: Callable[[], None] = lambda: None
-    mixture: np.ndarray = field(
-        default_factory=lambda: np.random.default_rng(7).normal(size=(256, 16)).astype(np.float32)
-    )
 
     def __call__(self, prepared: np.ndarray) -> np.ndarray:
         self.calls += 1
         self.before()
         patches = prepared.mean(axis=0).reshape(16, 4, 16, 4).transpose(1, 3, 0, 2).reshape(16, 256)
-        return (self.mixture @ patches).reshape(256, 16, 16).astype(np.float16)
+        mixture = np.random.default_rng(7).normal(size=(self.channels, 16)).astype(np.float32)
+        return (mixture @ patches).reshape(self.channels, 16, 16).astype(np.float16)
 
 
 @dataclass
@@ -60,10 +59,10 @@ class MemoryCache:
         return True
 
 
-def seeded_decoder(seed: int = 0) -> SamDecoder:
+def seeded_decoder(seed: int = 0, dim: int = 256) -> SamDecoder:
     """Weights as a new network has them; the tokens too, which have no initialiser."""
     torch.manual_seed(seed)
-    decoder = SamDecoder(SIDE)
+    decoder = SamDecoder(SIDE) if dim == 256 else SamDecoder(SIDE, MaskDecoder(dim, mlp_dim=dim), dim)
     with torch.no_grad():
         for name, value in decoder.state_dict().items():
             if name.endswith(("matrix", "embed.weight", "token.weight", "tokens.weight")) or "point" in name:
@@ -72,7 +71,7 @@ def seeded_decoder(seed: int = 0) -> SamDecoder:
 
 
 def tiny_model(encoder: PatchEncoder, seed: int = 0) -> MedSAM:
-    decoder = seeded_decoder(seed)
+    decoder = seeded_decoder(seed, encoder.channels)
     host = EncoderHost(lambda *_: encoder, "cpu", "torch", "tiny", lambda _: None)
     host.precision = encoder.precision
     return MedSAM(SPEC, host, decoder, ("e" * 64, state_hash(decoder.state_dict())))

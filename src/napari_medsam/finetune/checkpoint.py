@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from napari_medsam.atomic import replacing
 from napari_medsam.finetune.config import FinetuneConfig
@@ -15,9 +17,14 @@ from napari_medsam.finetune.loop import FitState
 CHECKPOINT_NAME = "fit.pt"
 
 
-def run_identity(config: FinetuneConfig, dataset_id: str, encoder_hash: str, device: str) -> str:
-    """What must be equal for a checkpoint to be gone on with, as a hash."""
-    parts = json.dumps([config.to_json(), dataset_id, encoder_hash, device], sort_keys=True)
+def run_identity(
+    config: FinetuneConfig, roles: Mapping[str, Sequence[str]], weights: tuple[str, str], device: str
+) -> str:
+    """What must be equal for a checkpoint to be gone on with, as a hash.
+
+    roles: stems by side. weights: hashes of the encoder, and of the decoder that training starts with.
+    """
+    parts = json.dumps([config.to_json(), {**roles}, weights, device], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -38,6 +45,9 @@ def load_checkpoint(folder: Path, identity: str) -> FitState | None:
     if not path.is_file():
         return None
     try:
+        with ZipFile(path) as parts:  # torch does not look at the checksums that it wrote
+            if parts.testzip() is not None:
+                return None
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("identity") != identity:
             return None

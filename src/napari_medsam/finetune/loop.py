@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.errors import Cancelled
+from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import Sample, boxes_of_epoch, order_of_epoch
 from napari_medsam.image.field import Frame
@@ -95,6 +95,7 @@ class Fit:
         self._steps_an_epoch = math.ceil(len(train) / config.batch)
         self._first = self.decoder_state()
         self._state = FitState(0, {}, {}, self._first, 0, -1.0, 0.0, [])
+        self._taken: dict[str, Tensor] | None = None
         self.share = 1.0
         self._began = time.monotonic()
 
@@ -104,8 +105,9 @@ class Fit:
 
     @property
     def best_state(self) -> dict[str, Tensor]:
-        """The weights of the best epoch; those it began with before the first has ended."""
-        return self._state.best
+        """The weights of the best epoch, once the fit has ended the best share of the way to them; those it began with
+        before the first epoch has ended."""
+        return self._state.best if self._taken is None else self._taken
 
     @property
     def curve(self) -> list[dict[str, float | int | None]]:
@@ -119,11 +121,12 @@ class Fit:
     def resume(self, state: FitState) -> None:
         """Go on after `state.epoch`, as if the fit had never been interrupted."""
         self._decoder.load_state_dict(state.decoder)
-        self._optimiser.load_state_dict(state.optimiser)
+        self._optimiser.load_state_dict(deepcopy(state.optimiser))  # it would go on with the very tensors
         self._state = state
 
     def run(self, stopping: Stopping = lambda: False) -> Iterator[Progress]:
-        """Fit until the epochs are done or the validation DSC no longer rises. Raises Cancelled once stopping()."""
+        """Fit until the epochs are done or the validation DSC no longer rises. Raises Cancelled once stopping(),
+        ModelError when the loss is no longer finite."""
         self._began = time.monotonic() - self._state.seconds
         while self._state.epoch < self.epochs and not self._stagnates():
             yield from self._epoch(self._state.epoch + 1, stopping)
@@ -157,8 +160,8 @@ class Fit:
             self._decoder.load_state_dict(_between(self._first, best, share))
             scores[share] = self.validate(stopping)
         self.share = max(scores, key=lambda share: (scores[share] or 0.0, share))
-        self._state = replace(self._state, best=_between(self._first, best, self.share))
-        self._decoder.load_state_dict(self._state.best)
+        self._taken = _between(self._first, best, self.share)
+        self._decoder.load_state_dict(self._taken)
 
     def _epoch(self, epoch: int, stopping: Stopping) -> Iterator[Progress]:
         boxes = boxes_of_epoch(self._train, self.config, epoch)
@@ -190,7 +193,12 @@ class Fit:
                     total[n] = gradient if known is None else known.add_(gradient)
         for parameter, gradient in zip(self._learned, total, strict=True):
             parameter.grad = None if gradient is None else gradient / len(batch)
-        torch.nn.utils.clip_grad_norm_(self._learned, self.config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._learned, self.config.clip)
+        if not math.isfinite(sum(losses)) or not norm.isfinite():
+            raise ModelError(
+                f"Training went astray: the loss was {sum(losses) / len(losses)} in epoch {self._state.epoch + 1}. "
+                f"Give a learning rate under {self.config.learning_rate:g}, or other cases."
+            )
         self._optimiser.step()
         return losses
 
@@ -308,6 +316,8 @@ class Fit:
 
 
 def _between(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    if share == 1:
+        return dict(last)
     return {name: value + share * (last[name] - value) for name, value in first.items()}
 
 

@@ -6,6 +6,8 @@ Whatever happens, a decoder file is whole or absent, and a run that was killed g
 from __future__ import annotations
 
 import hashlib
+import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +19,16 @@ from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import Split, read_split, split_cases
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.errors import Cancelled, CaseError
+from napari_medsam.errors import Cancelled, CaseError, CheckpointError, ModelError
 from napari_medsam.finetune.checkpoint import drop_checkpoint, load_checkpoint, run_identity, save_checkpoint
 from napari_medsam.finetune.data import Sample, samples_of
 from napari_medsam.finetune.features import FeatureStore
 from napari_medsam.finetune.loop import Fit, Progress
 from napari_medsam.finetune.pictures import draw_worst
 from napari_medsam.finetune.request import TrainingRequest
-from napari_medsam.finetune.verdict import Contender, Judged, judge, verdict_of
+from napari_medsam.finetune.verdict import Contender, Judged, judge, objects_to_judge, verdict_of
 from napari_medsam.model.decoder_file import DecoderInfo, rewrite_info, write_decoder
-from napari_medsam.model.library import decoder_path, free_name
+from napari_medsam.model.library import decoder_path, free_name, own_decoders
 from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
 from napari_medsam.model.registry import find_model
 from napari_medsam.model.weights import build_decoder
@@ -47,9 +49,14 @@ class _Run:
     stopping: Stopping
     model: MedSAM
     cache: EmbeddingCache | None
-    dataset_id: str
     split: Split
     cases: Mapping[str, Case]
+    current: Contender
+
+    @property
+    def dataset_id(self) -> str:
+        """Stems carry the hash of their content, so this names content, whatever the folder is called."""
+        return hashlib.sha256("\n".join(sorted(self.cases)).encode()).hexdigest()
 
     def side(self, stems: Sequence[str]) -> list[tuple[str, Case]]:
         return [(stem, self.cases[stem]) for stem in stems]
@@ -61,17 +68,20 @@ def train(
     emit: Emit,
     stopping: Stopping = lambda: False,
     cache: EmbeddingCache | None = None,
+    build: Callable[[str, str], MedSAM] = build_model,
 ) -> Path | None:
     """Train, judge and file a decoder; returns its file, None when it was stopped before there was one.
 
     folder: of the run, for the checkpoint and the pictures. emit: receives events as JSON values: `dataset`,
     `embedding`, `training`, `judging`, and in the end `done` or `stopped`. stopping: asked often; once true, the
-    best decoder so far is filed unjudged. cache: where embeddings are found and kept; None is the user's.
-    Raises MedSAMError for a dataset, split, model or decoder that cannot be used.
+    best decoder so far is filed unjudged. cache: where embeddings are found and kept; None is the user's. build:
+    makes a model of its name and device.
+    Raises MedSAMError for a dataset, split, model or decoder that cannot be used, or a loss that is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = _prepared(request, folder, emit, stopping, EmbeddingCache() if cache is None else cache)
     try:
+        model = _model(request, build)
+        run = _prepared(request, folder, emit, stopping, model, EmbeddingCache() if cache is None else cache)
         train_side = _samples(run, run.split.train, request.config.views)
         validation = _samples(run, run.split.val, 1)
         if not train_side:
@@ -84,11 +94,12 @@ def train(
         emit(_stopped(request.name, None, "Stopped before there was a decoder."))
         return None
     path = _filed(run, fit)
-    if stopping():
+    verdict = _judged(run, path, fit)
+    drop_checkpoint(folder)  # before the last word: who hears it may end the process
+    if verdict is None:
         emit(_stopped(path.stem, path, "Stopped; the best decoder so far is kept, not judged."))
-        return path
-    _judged(run, path, fit)
-    drop_checkpoint(folder)
+    else:
+        emit(_done(path, verdict))
     return path
 
 
@@ -101,14 +112,46 @@ def sides_of(dataset: CuratedDataset, table: Path | None, seed: int) -> Split:
     return split_cases(groups, seed)
 
 
+def _model(request: TrainingRequest, build: Callable[[str, str], MedSAM]) -> MedSAM:
+    """The model to start from. What would fail at the end of the run fails here, before it has cost time."""
+    spec = find_model(request.base)
+    if spec.decoder is not None:
+        raise ModelError(
+            f"{request.base} is a decoder, and training starts with a model's own. Choose {spec.base} as the model."
+        )
+    _check_writable(request.output or decoder_path(free_name(request.name)))
+    return build(request.base, request.device)
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"The decoder {path} cannot be written ({error.strerror or error}). Choose another file or folder."
+        ) from error
+
+
 def _prepared(
-    request: TrainingRequest, folder: Path, emit: Emit, stopping: Stopping, cache: EmbeddingCache
+    request: TrainingRequest,
+    folder: Path,
+    emit: Emit,
+    stopping: Stopping,
+    model: MedSAM,
+    cache: EmbeddingCache,
 ) -> _Run:
+    current = _current(request, model)
     dataset = CuratedDataset(request.dataset)
     split = sides_of(dataset, request.split, request.config.seed)
-    stems = [*split.train, *split.val, *split.test]
-    cases = {stem: dataset.read(stem, predictions=False) for stem in stems}
-    model = build_model(request.base, request.device)
+    cases = {}
+    for stem in (*split.train, *split.val, *split.test):
+        if stopping():
+            raise Cancelled("Training was stopped while it read the cases.")
+        cases[stem] = dataset.read(stem, predictions=False)
     objects = sum(len(case.objects) for case in cases.values())
     sides = {role: list(members) for role, members in split.roles().items()}
     emit(
@@ -121,7 +164,7 @@ def _prepared(
             "device": model.device,
         }
     )
-    return _Run(request, folder, emit, stopping, model, cache, _dataset_id(stems), split, cases)
+    return _Run(request, folder, emit, stopping, model, cache, split, cases, current)
 
 
 def _samples(run: _Run, stems: Sequence[str], views: int) -> list[Sample]:
@@ -144,15 +187,17 @@ def _embedded(run: _Run, samples: Sequence[Sample]) -> FeatureStore:
 
 
 def _fitted(run: _Run, samples: list[Sample], validation: list[Sample], features: FeatureStore) -> Fit:
-    """The fit, ended or stopped. Raises Cancelled when it was stopped within the first epoch."""
+    """The fit, ended or stopped. Raises Cancelled when it was stopped within the first epoch, ModelError when torch
+    fails."""
     config, model = run.request.config, run.model
     decoder = build_decoder(model.decoder_state(), model.frame.size, run.request.base)
     fit = Fit(decoder, samples, validation, features, model.frame, config, model.device)
-    identity = run_identity(config, run.dataset_id, model.encoder_hash, model.device)
+    weights = (model.encoder_hash, model.decoder_hash)
+    identity = run_identity(config, run.split.roles(), weights, model.device)
     known = load_checkpoint(run.folder, identity)
     if known is not None:
         fit.resume(known)
-    kept = time.monotonic()
+    kept = -math.inf
     try:
         for now in fit.run(run.stopping):
             run.emit(_training_event(now))
@@ -162,6 +207,10 @@ def _fitted(run: _Run, samples: list[Sample], validation: list[Sample], features
     except Cancelled:
         if not fit.curve:
             raise
+    except RuntimeError as error:
+        raise ModelError(
+            f"{model.name} failed while training on {model.device}: {error}. Train on the device 'cpu'."
+        ) from error
     return fit
 
 
@@ -184,10 +233,10 @@ def _training_event(now: Progress) -> Event:
 
 
 def _filed(run: _Run, fit: Fit) -> Path:
-    """Write the decoder, not judged yet."""
+    """Write the decoder, not judged yet; over the one that this run had filed before it was killed."""
     request = run.request
-    path = request.output or decoder_path(free_name(request.name))
     tuned = run.model.with_decoder(fit.best_state)
+    path = request.output or _filed_before(tuned.decoder_hash) or decoder_path(free_name(request.name))
     info = DecoderInfo(
         name=path.stem,
         base=request.base,
@@ -206,34 +255,38 @@ def _filed(run: _Run, fit: Fit) -> Path:
     return path
 
 
-def _judged(run: _Run, path: Path, fit: Fit) -> None:
-    """Judge the new decoder on the held-out cases and say so, in the file too."""
+def _filed_before(decoder_hash: str) -> Path | None:
+    """The user's decoder of just these weights that nobody has judged."""
+    for known in own_decoders():
+        if known.info.decoder_hash == decoder_hash and known.info.verdict is None:
+            return known.path
+    return None
+
+
+def _judged(run: _Run, path: Path, fit: Fit) -> dict[str, Any] | None:
+    """Judge the new decoder on the held-out cases and keep that in its file; None when it was stopped."""
     contenders = _contenders(run, path, fit)
     cases = run.side(run.split.test)
-    of = sum(len(case.objects) for _, case in cases)
+    of = objects_to_judge(cases)
     began = time.monotonic()
     judged: list[Judged] = []
     for one in judge(contenders, cases, run.cache, run.request.config.seed, run.stopping):
         judged.append(one)
         done = len(judged)
-        left = (time.monotonic() - began) / done * max(of - done, 0)
-        run.emit({"kind": "judging", "done": done, "of": max(of, done), "left": left})
+        left = (time.monotonic() - began) / done * (of - done)
+        run.emit({"kind": "judging", "done": done, "of": of, "left": left})
     if run.stopping():
-        run.emit(_stopped(path.stem, path, "Stopped; the best decoder so far is kept, not judged."))
-        return
+        return None
     names = {role: one.name for role, one in contenders.items()}
     verdict = verdict_of(judged, names, run.split.by, run.request.config.seed)
     verdict["pictures"] = draw_worst(judged, run.folder)
     rewrite_info(path, verdict=verdict)
-    run.emit(
-        {
-            "kind": "done",
-            "decoder": str(path),
-            "name": path.stem,
-            "adopted": verdict["decision"] == "adopt",
-            "verdict": verdict,
-        }
-    )
+    return verdict
+
+
+def _done(path: Path, verdict: dict[str, Any]) -> Event:
+    adopted = verdict["decision"] == "adopt"
+    return {"kind": "done", "decoder": str(path), "name": path.stem, "adopted": adopted, "verdict": verdict}
 
 
 def _stopped(name: str, path: Path | None, message: str) -> Event:
@@ -248,14 +301,13 @@ def _stopped(name: str, path: Path | None, message: str) -> Event:
 def _contenders(run: _Run, path: Path, fit: Fit) -> dict[str, Contender]:
     """The new decoder, the one in use, and the released one."""
     released = Contender(run.request.base, run.model)
-    spec = find_model(run.request.current)
-    current = released
-    if spec.decoder is not None:
-        current = Contender(spec.name, load_decoder(run.model, spec.decoder), spec.detail)
     new = Contender(path.stem, run.model.with_decoder(fit.best_state), run.request.config.detail)
-    return {"new": new, "current": current, "released": released}
+    return {"new": new, "current": run.current, "released": released}
 
 
-def _dataset_id(stems: Sequence[str]) -> str:
-    """Stems carry the hash of their content, so this names content, whatever the folder is called."""
-    return hashlib.sha256("\n".join(sorted(stems)).encode()).hexdigest()
+def _current(request: TrainingRequest, model: MedSAM) -> Contender:
+    """The decoder in use. Raises ModelError when it is gone, or belongs to another encoder."""
+    spec = find_model(request.current)
+    if spec.decoder is None:
+        return Contender(request.base, model)
+    return Contender(spec.name, load_decoder(model, spec.decoder), spec.detail)

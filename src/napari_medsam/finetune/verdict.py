@@ -106,6 +106,11 @@ def judge(
             )
 
 
+def objects_to_judge(cases: Sequence[tuple[str, Case]]) -> int:
+    """How many objects `judge` yields for cases; an object of a volume counts once for each slice it is in."""
+    return sum(min(_count(case.gts), MOST_OBJECTS_A_CASE) for _, case in cases)
+
+
 def verdict_of(judged: Sequence[Judged], names: Mapping[str, str], by: str, seed: int = 0) -> dict[str, Any]:
     """The verdict as JSON values: decision "adopt", "keep" or "unsure", its reason, means, interval and tables.
 
@@ -141,6 +146,11 @@ def worst_first(judged: Sequence[Judged]) -> list[Judged]:
         rank = seen[one.case] = seen.get(one.case, -1) + 1
         ordered.append((rank, one))
     return [one for _, one in sorted(ordered, key=lambda pair: pair[0])]
+
+
+def _count(labels: npt.NDArray[np.integer]) -> int:
+    planes = labels[None] if labels.ndim == 2 else labels
+    return sum(int(np.count_nonzero(np.unique(plane))) for plane in planes)
 
 
 def _drawn_objects(stem: str, case: Case, seed: int) -> Iterator[tuple[Plane, npt.NDArray[np.integer], int]]:
