@@ -10,6 +10,7 @@ import zarr
 from ui_desk import Desk, filled
 
 from napari_medsam.ui import layers as layers_module
+from napari_medsam.ui import masks as masks_module
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 
@@ -77,3 +78,20 @@ def test_selected_labels_take_the_masks_if_they_fit(
     assert bool(own[:].any()) is fits
     if fits:
         assert np.array_equal(own[on_screen] == 1, filled((256, 256), A))
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(10.0, 41), (-1.0, 2**15 - 1)])
+def test_labels_already_there_are_never_handed_out_again(
+    desk: Desk,
+    stack: np.ndarray,
+    tmp_path: Path,
+    patience: float,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(masks_module, "BLOCK", 10_000)
+    own = zarr.create_array(tmp_path / "own.zarr", shape=stack.shape, chunks=(1, 64, 64), dtype="uint16")
+    own[2, 200:, 200:] = 41
+    desk.open(stack, name="stack")
+    layer = desk.viewer.add_labels(own)
+    assert masks_module.MaskLayer(layer, desk.work.axes).largest(patience) == expected

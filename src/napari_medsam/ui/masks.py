@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,26 @@ class Stroke:
     new: npt.NDArray[np.integer]
 
 
+LOOK_THROUGH_S = 1.0
+BLOCK = 2**22
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Parts of an array of about `BLOCK` elements or less that together are all of it."""
+    if int(np.prod(shape)) <= BLOCK:
+        yield tuple(slice(0, length) for length in shape)
+        return
+    axis = next(n for n, length in enumerate(shape) if length > 1)
+    step = max(1, BLOCK * shape[axis] // int(np.prod(shape)))
+    for start in range(0, shape[axis], step):
+        part = min(step, shape[axis] - start)
+        for inner in _blocks((*shape[:axis], part, *shape[axis + 1 :])):
+            yield tuple(
+                slice(start + cut.start, start + cut.stop) if n == axis else cut
+                for n, cut in enumerate(inner)
+            )
+
+
 class MaskLayer:
     """Reads and writes the labels of single planes, in plane orientation.
 
@@ -50,11 +72,18 @@ class MaskLayer:
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.set_data.disconnect(self._on_set_data)
 
-    @property
-    def largest(self) -> int:
-        """The largest label in use; for big or lazy layers the largest seen in what is on screen is enough."""
-        data = self.layer.data
-        return int(np.max(data, initial=0)) if isinstance(data, np.ndarray) and data.size <= 2**24 else 0
+    def largest(self, patience: float = LOOK_THROUGH_S) -> int:
+        """The largest label in use, looked for block by block for at most so many seconds.
+
+        Where that is not enough the result is at least half of what the type holds, which nobody counts up to.
+        """
+        data, found = self.layer.data, 0
+        deadline = time.monotonic() + patience
+        for block in _blocks(data.shape):
+            found = max(found, int(np.max(np.asarray(data[block]), initial=0)))
+            if time.monotonic() > deadline:
+                return max(found, self._capacity // 2)
+        return found
 
     def shape(self, plane: PlaneKey) -> tuple[int, int]:
         shape = self.layer.data.shape

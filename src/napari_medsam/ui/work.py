@@ -110,7 +110,7 @@ class Work:
     def ready_masks(self) -> MaskLayer:
         if self.masks is None:
             layer = add_masks(self.viewer, self.image, self.axes)
-            self.attach_masks(layer)
+            self.attach_masks(layer, empty=True)
             assert self.masks is not None
             self._painting.draw_all(self.masks)
             folder = layer.metadata[METADATA_KEY].get("folder")
@@ -132,12 +132,15 @@ class Work:
             layer.bind_key(str(number), lambda _, chosen=number: self.choose_class(chosen), overwrite=True)
         self.sync()
 
-    def attach_masks(self, layer: Labels) -> None:
-        """Use a Labels layer of the image's shape; labels already in it are never handed out again."""
+    def attach_masks(self, layer: Labels, *, empty: bool = False) -> None:
+        """Use a Labels layer of the image's shape; labels already in it are never handed out again.
+
+        empty: it was made just now, so nobody need look for labels in it.
+        """
         self.drop_masks()
         self.masks = MaskLayer(layer, self.axes)
         self._painting.history.clear()
-        self.document.reserve(self.masks.largest)
+        self.document.reserve(0 if empty else self.masks.largest())
         self.masks.painted.connect(self._on_painted)
         self.masks_changed.emit(self.masks)
 
