@@ -115,6 +115,7 @@ def test_interrupted_and_resumed_is_as_never_interrupted(make: Make, tmp_path: P
     state = load_checkpoint(tmp_path, "mine")
     assert state is not None
     resumed.resume(state)
+    assert [now.epoch for now in resumed.past()] == list(range(1, state.epoch + 1))
     assert finished(resumed) == wanted
     assert [point["loss"] for point in resumed.curve] == [point["loss"] for point in whole.curve]
     assert [point["validation"] for point in resumed.curve] == [point["validation"] for point in whole.curve]

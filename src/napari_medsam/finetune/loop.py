@@ -124,6 +124,24 @@ class Fit:
         self._optimiser.load_state_dict(deepcopy(state.optimiser))  # it would go on with the very tensors
         self._state = state
 
+    def past(self) -> list[Progress]:
+        """The ends of the epochs that a resumed fit has behind it, as `run` told them."""
+        state, samples = self._state, len(self._train)
+        return [
+            Progress(
+                epoch=int(point["epoch"] or 0),
+                epochs=self.epochs,
+                samples=samples,
+                of=samples,
+                loss=float(point["loss"] or 0.0),
+                validation=point["validation"],
+                best=state.best_epoch,
+                seconds=float(point["seconds"] or 0.0),
+                ended=True,
+            )
+            for point in state.curve
+        ]
+
     def run(self, stopping: Stopping = lambda: False) -> Iterator[Progress]:
         """Fit until the epochs are done or the validation DSC no longer rises. Raises Cancelled once stopping(),
         ModelError when the loss is no longer finite."""

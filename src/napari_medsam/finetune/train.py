@@ -197,6 +197,8 @@ def _fitted(run: _Run, samples: list[Sample], validation: list[Sample], features
     known = load_checkpoint(run.folder, identity)
     if known is not None:
         fit.resume(known)
+        for now in fit.past():  # so that the curve is shown from its beginning
+            run.emit(_training_event(now))
     kept = -math.inf
     try:
         for now in fit.run(run.stopping):
