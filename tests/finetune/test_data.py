@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import FRAME, disc_case, disc_samples
+from finetune_fakes import FRAME, disc_case, disc_samples
 
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.evaluate.metrics import bbox_of, dice_coefficient

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import FRAME, MemoryCache, PatchEncoder, disc_case, disc_samples, tiny_model
+from finetune_fakes import FRAME, MemoryCache, PatchEncoder, disc_case, disc_samples, tiny_model
 
 from napari_medsam.errors import Cancelled
 from napari_medsam.finetune.config import FinetuneConfig

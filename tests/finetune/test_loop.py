@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FRAME, PatchEncoder, disc_samples, seeded_decoder, tiny_model
+from finetune_fakes import FRAME, PatchEncoder, disc_samples, seeded_decoder, tiny_model
 
 from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.finetune import checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MemoryCache, PatchEncoder, tiny_model, write_discs
+from finetune_fakes import MemoryCache, PatchEncoder, tiny_model, write_discs
 
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.embedding.cache import EmbeddingCache

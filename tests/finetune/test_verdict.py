@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MemoryCache, PatchEncoder, disc_case, tiny_model
+from finetune_fakes import MemoryCache, PatchEncoder, disc_case, tiny_model
 from PIL import Image
 
 from napari_medsam.curation.case import Case

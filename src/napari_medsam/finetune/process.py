@@ -135,6 +135,8 @@ class TrainingProcess:
                 with suppress(OSError):  # a folder that is gone or full must not keep the news back
                     (self.folder / ENDED_NAME).write_text(json.dumps(last))
             self._tell(event)
+            if self._closed:  # maybe by the listener itself, and the stream with it
+                return
         if last is None and not self._closed:
             status = self._process.wait()
             self._tell({"kind": "failed", "message": _epitaph(status, self.folder)})
