@@ -164,7 +164,7 @@ def _live_figures(boxes: int) -> list[Figure]:
         figures = [
             Figure("event-loop gap, idle, p95", rest["p95"], "ms"),
             Figure("event-loop gap, idle, longest", rest["max"], "ms"),
-            *_box_figures("box to", _timed_boxes(viewer, dock, boxes), 120),
+            *_box_figures("box to", timed_boxes(viewer, dock, boxes), 120),
             *_busy_figures(viewer, dock, boxes // 2),
         ]
         blocked = blocked_gaps(dock)
@@ -192,7 +192,7 @@ def _busy_figures(viewer: Any, dock: Any, boxes: int) -> list[Figure]:
     wait_until(lambda: all(done.done() for done in busy), 120)
     alone = gaps.stop()
     busy = queue(100, 200)
-    times = _timed_boxes(viewer, dock, boxes)
+    times = timed_boxes(viewer, dock, boxes)
     still = sum(not done.done() for done in busy)
     session._scheduler.cancel(-7)
     if still < 1:
@@ -204,7 +204,7 @@ def _busy_figures(viewer: Any, dock: Any, boxes: int) -> list[Figure]:
     ]
 
 
-def _timed_boxes(viewer: Any, dock: Any, count: int) -> np.ndarray:
+def timed_boxes(viewer: Any, dock: Any, count: int) -> np.ndarray:
     """(count, 3) milliseconds from a box's release: to its first mask in the labels, to the canvas that shows it,
     and to the mask from the box's own field, which the next box waits for."""
     rng = np.random.default_rng(0)
