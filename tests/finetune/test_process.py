@@ -128,7 +128,6 @@ def test_killed_and_resumed_it_ends_with_the_decoder_of_a_run_that_was_not(
     again.close()
     assert told.kinds == ["dataset", "embedding", "training", "judging", "done"]
     assert json.loads((process.folder / ENDED_NAME).read_text()) == told.events[-1]
-    assert min(event["epoch"] for event in told.events if event["kind"] == "training") > 1
     assert all(event["made"] == 0 for event in told.events if event["kind"] == "embedding")
     info = read_info(Path(told.events[-1]["decoder"]))
     assert info.name == "mine"

@@ -233,8 +233,8 @@ def test_a_killed_run_ends_with_the_decoder_of_one_that_was_not(
     run.stop_at = lambda _: False
     path = run(request)
     assert path == decoder_path("mine")
-    assert run.events[2:]
-    assert min(event["epoch"] for event in run.events if event["kind"] == "training") == 2
+    trained = [event["epoch"] for event in run.events if event["kind"] == "training" and not event["ended"]]
+    assert min(trained) == 2  # the first epoch may be told again, it is not trained again
     assert read_info(path).decoder_hash == wanted.decoder_hash
     assert [point["loss"] for point in read_info(path).curve] == [point["loss"] for point in wanted.curve]
     assert sorted(path.parent.iterdir()) == [path, path.with_name("never killed.safetensors")]

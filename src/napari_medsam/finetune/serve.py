@@ -51,8 +51,7 @@ def main() -> None:
 
 
 def _listen(stop: threading.Event) -> None:
-    # Not through sys.stdin: a thread that waits in it makes the interpreter abort when it ends.
-    while os.read(0, 64):
+    for _ in sys.stdin:
         stop.set()
     os._exit(0)
 
