@@ -38,7 +38,7 @@ from napari_medsam.finetune.verdict import Contender, judge
 from napari_medsam.model.decoder_file import read_info
 from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
 
-VESSELS = FinetuneConfig(detail=4, learning_rate=4e-4, visits=3000, shares=(1.0,))
+VESSELS = FinetuneConfig(detail=4, visits=4000, shares=(1.0,))
 DEFAULT = FinetuneConfig()
 ROUND_SETS = ("bact_trpl", "em_isbi2012", "fundus_chase", "nuclei_dsb2018", "us_breast_busi")
 CORRECTED = (0, 2, 4, 8)  # cases corrected when a round is measured

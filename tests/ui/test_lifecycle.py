@@ -69,7 +69,7 @@ class TestImageGoes:
         finish(held)
         assert held.painted == []
         assert not any("failed" in text for text in held.said)
-        assert held.dock.objects.rowCount() == 0
+        held.wait(lambda: held.dock.objects.rowCount() == 0)
 
     def test_replaced_pixels_answer_for_the_waiting_box(self, desk: Desk) -> None:
         desk.model.look = True
