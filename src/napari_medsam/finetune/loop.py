@@ -215,7 +215,7 @@ class Fit:
         if not math.isfinite(sum(losses)) or not norm.isfinite():
             raise ModelError(
                 f"Training went astray: the loss was {sum(losses) / len(losses)} in epoch {self._state.epoch + 1}. "
-                f"Give a learning rate under {self.config.learning_rate:g}, or other cases."
+                f"Give a learning rate under {self._optimiser.param_groups[0]['lr']:.2g}, or other cases."
             )
         self._optimiser.step()
         return losses
