@@ -241,7 +241,7 @@ class Fit:
 
         config = self.config
         logits, iou = self._decoded(sample, box)
-        target = torch.from_numpy(sample.target.astype(np.float32) / 255).to(logits.device)
+        target = self._tensor((sample.target / 255).astype(np.float32))
         logits = logits[: target.shape[0], : target.shape[1]]
         share = torch.sigmoid(logits)
         both = (share * target).sum()
@@ -256,11 +256,16 @@ class Fit:
         return loss
 
     def _decoded(self, sample: Sample, box: Box) -> tuple[Tensor, Tensor]:
+
+        features = self._tensor(self._features(sample).astype(np.float32))
+        prompt = self._tensor(sample.field.to_frame(box.array()[None], self._frame)[0])
+        return self._decoder.decode_box(self._decoder.image_side(features), prompt)
+
+    def _tensor(self, array: npt.NDArray[np.float32]) -> Tensor:
+        """A copy in torch's own memory: products can differ in the last bit with the alignment of NumPy's."""
         import torch
 
-        features = torch.from_numpy(self._features(sample).astype(np.float32)).to(self._device)
-        prompt = torch.from_numpy(sample.field.to_frame(box.array()[None], self._frame)[0]).to(self._device)
-        return self._decoder.decode_box(self._decoder.image_side(features), prompt)
+        return torch.from_numpy(array).clone().to(self._device)
 
     def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
         import torch
