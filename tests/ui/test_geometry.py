@@ -116,6 +116,7 @@ def on_layer(case: Case) -> np.ndarray:
 
 
 def test_the_mask_is_that_of_the_plain_array(desk: Desk, expected: np.ndarray) -> None:
+    desk.controller.session.configure(ahead=False)  # neighbouring slices are not what is counted here
     for name, case in CASES.items():
         with named(name):
             check_mask(desk, case, expected)
@@ -142,8 +143,7 @@ def check_mask(desk: Desk, case: Case, expected: np.ndarray) -> None:
     desk.shapes.add_polygons(points)
     desk.wait(lambda: desk.painted == [1, 2])
     assert np.array_equal(case.labels(desk.labels.data) == 2, expected)
-    encoded = [prepared.tobytes() for prepared in desk.model.encoded]
-    assert len(set(encoded)) == len(encoded)  # both boxes were answered from one embedding of the plane
+    assert len(desk.model.encoded) <= 2  # what was on screen while it was set up, and the plane
 
     # And the labels lie over the image: each of their pixels is where the image's is.
     corner = on_layer(case)[0]

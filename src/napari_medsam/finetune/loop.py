@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import Sample, boxes_of_epoch, order_of_epoch
 from napari_medsam.image.field import Frame
+from napari_medsam.model.threads import In, Out, map_single_threaded
 from napari_medsam.segment.prompt import Box
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Fit:
 
         total: list[Tensor | None] = [None] * len(self._learned)
         losses = []
-        for loss, gradients in self._each_gradient(batch):
+        for loss, gradients in self._side_by_side(self._gradient, batch):
             losses.append(loss)
             for n, gradient in enumerate(gradients):
                 if gradient is not None:
@@ -219,14 +219,6 @@ class Fit:
             )
         self._optimiser.step()
         return losses
-
-    def _each_gradient(
-        self, batch: list[tuple[Sample, Box]]
-    ) -> list[tuple[float, tuple[Tensor | None, ...]]]:
-        if self._device != "cpu":
-            return [self._gradient(pair) for pair in batch]
-        with _single_threaded() as pool:
-            return list(pool.map(self._gradient, batch))
 
     def _gradient(self, pair: tuple[Sample, Box]) -> tuple[float, tuple[Tensor | None, ...]]:
         import torch
@@ -256,16 +248,14 @@ class Fit:
         return loss
 
     def _decoded(self, sample: Sample, box: Box) -> tuple[Tensor, Tensor]:
-
         features = self._tensor(self._features(sample).astype(np.float32))
         prompt = self._tensor(sample.field.to_frame(box.array()[None], self._frame)[0])
         return self._decoder.decode_box(self._decoder.image_side(features), prompt)
 
     def _tensor(self, array: npt.NDArray[np.float32]) -> Tensor:
-        """A copy in torch's own memory: products can differ in the last bit with the alignment of NumPy's."""
         import torch
 
-        return torch.from_numpy(array).clone().to(self._device)
+        return torch.from_numpy(array).to(self._device)
 
     def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
         import torch
@@ -283,12 +273,11 @@ class Fit:
         for first in range(0, len(samples), size):
             self._stop_if(stopping)
             part = samples[first : first + size]
-            if self._device != "cpu":
-                yield from zip(part, map(work, part), strict=True)
-                continue
-            with _single_threaded() as pool:
-                done = list(pool.map(work, part))
-            yield from zip(part, done, strict=True)
+            yield from zip(part, self._side_by_side(work, part), strict=True)
+
+    def _side_by_side(self, work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+        """work of each item, in order; on the CPU each on a thread of its own."""
+        return map_single_threaded(work, items) if self._device == "cpu" else [work(item) for item in items]
 
     def _keep(self, epoch: int, loss: float, score: float | None) -> None:
         """Take the state at the end of an epoch; without validation the newest decoder is the best."""
@@ -342,22 +331,3 @@ def _between(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: flo
     if share == 1:
         return dict(last)
     return {name: value + share * (last[name] - value) for name, value in first.items()}
-
-
-class _single_threaded:
-    """A pool of as many threads as torch had, each computing on one: samples are independent, and small
-    operations split over threads mostly wait for each other."""
-
-    def __enter__(self) -> ThreadPoolExecutor:
-        import torch
-
-        self._threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(self._threads)
-        return self._pool
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        self._pool.shutdown()
-        torch.set_num_threads(self._threads)

@@ -21,8 +21,15 @@ def map_single_threaded(work: Callable[[In], Out], items: Sequence[In]) -> list[
     with _one_thread_each() as workers:
         if len(items) < 2 or workers < 2:
             return [work(item) for item in items]
-        with ThreadPoolExecutor(min(workers, len(items))) as pool:
+        # What MKL splits a product over is a setting of the thread: without it the last bits depend on who computes.
+        with ThreadPoolExecutor(min(workers, len(items)), initializer=_compute_alone) as pool:
             return list(pool.map(work, items))
+
+
+def _compute_alone() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @contextmanager
