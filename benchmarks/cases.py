@@ -16,7 +16,7 @@ from zero_shot import data_folder
 
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
-from napari_medsam.curation.pixels import case_pixels
+from napari_medsam.curation.pixels import case_pixels, contrast_record
 from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.plane import Plane
@@ -44,7 +44,8 @@ def case_of(name: str, image: Path) -> Case:
     plane = Plane.from_array(pixels, rgb=pixels.ndim == 3, name=image.stem)
     labels = labels_of(name, next((image.parent.parent / "masks").glob(f"{image.stem}.*")))
     boxes = [Box(*bbox_of(labels == label)) for label in np.unique(labels[labels > 0])]
-    imgs, window = case_pixels(plane, Contrast(), boxes)
+    contrast = Contrast()
+    imgs, window = case_pixels(plane, contrast, boxes)
     target = name.split("_")[0]
     return Case(
         imgs=imgs,
@@ -54,12 +55,7 @@ def case_of(name: str, image: Path) -> Case:
             CaseObject(int(label), target, 1, corrected=True) for label in np.unique(labels[labels > 0])
         ),
         source={"path": image.name, "layer": image.stem},
-        contrast={
-            "name": "auto",
-            "mode": "auto",
-            "limits": [list(limits) for limits in window.limits],
-            "channels": list(window.channels),
-        },
+        contrast=contrast_record(contrast, window),
         group=group_of(name, image.stem),
     )
 

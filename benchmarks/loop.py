@@ -306,10 +306,8 @@ def _repaint(judged: Sequence[Any], role: str) -> int:
     """Pixels that a person would have to paint or erase, a case, on average."""
     wrong = 0
     for one in judged:
-        truth = np.zeros(one.plane.shape, bool)
-        r, c = one.origin
-        truth[r : r + one.truth.shape[0], c : c + one.truth.shape[1]] = one.truth
-        wrong += int(np.count_nonzero(truth != one.predictions[role].full(one.plane.shape)))
+        predicted = one.predictions[role].full(one.plane.shape)
+        wrong += int(np.count_nonzero(one.full_truth() != predicted))
     return round(wrong / max(1, len({one.case for one in judged})))
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import tifffile
+from command_line import complaint, run
 from recorded_run import verdict, write_fake_decoder
 
 from napari_medsam import cli
@@ -70,18 +71,6 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, np.arange(40 * 60, dtype=np.uint16).reshape(40, 60))
     return path
-
-
-def run(*words: object) -> int:
-    return cli.main([str(word) for word in words])
-
-
-def complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stood on stderr: one line, no traceback."""
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    assert text.startswith("napari-medsam: ")
-    return text
 
 
 # segment

@@ -7,23 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import complaint, run
 
-from napari_medsam import cli
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.model.decoder_file import read_info
-
-
-def run(*words: object) -> int:
-    return cli.main([str(word) for word in words])
-
-
-def complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stood on stderr: one line, no traceback."""
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    assert text.startswith("napari-medsam: ")
-    return text
 
 
 def disc(seed: int) -> Case:

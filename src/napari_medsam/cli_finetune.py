@@ -141,8 +141,8 @@ def _lines(event: Event) -> list[str]:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from napari_medsam.curation.dataset import CuratedDataset
+    from napari_medsam.curation.split import sides_of
     from napari_medsam.embedding.cache import EmbeddingCache
-    from napari_medsam.finetune.train import sides_of
     from napari_medsam.finetune.verdict import judge
 
     names = arguments.model or ["lite-medsam"]

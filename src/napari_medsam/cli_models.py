@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_medsam.model.decoder_file import DecoderInfo
     from napari_medsam.model.registry import ModelSpec
 
 Row = tuple[str, ...]
@@ -23,7 +24,7 @@ def list_models(arguments: argparse.Namespace) -> int:
     rows = [HEADING, *(_row(spec, _note(spec)) for spec in MODELS.values())]
     for decoder in own_decoders():
         try:
-            rows.append(_row(find_model(decoder.name), _worth(decoder.name)))
+            rows.append(_row(find_model(decoder.name), _worth(decoder.info)))
         except MedSAMError as error:
             rows.append((decoder.name, "no", "", "", "", str(error)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -52,12 +53,10 @@ def _note(spec: ModelSpec) -> str:
     return spec.title if spec.origin == "built-in" else f"{spec.title}, downloaded on first use"
 
 
-def _worth(name: str) -> str:
+def _worth(info: DecoderInfo) -> str:
     """What a decoder is for, how much it learned from, and what its verdict was."""
     from napari_medsam.finetune.verdict_text import decision_of
-    from napari_medsam.model.library import find_own
 
-    info = find_own(name).info
     cases = len(info.cases.get("train", ()))
     detail = f", detail {info.detail}" if info.detail > 1 else ""
     notes = f" - {info.notes}" if info.notes else ""

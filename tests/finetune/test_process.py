@@ -23,7 +23,6 @@ from napari_medsam.finetune.process import (
     ENDED_NAME,
     TrainingProcess,
     new_run_folder,
-    resumed,
     runs_folder,
     unfinished_runs,
 )
@@ -123,7 +122,7 @@ def test_killed_and_resumed_it_ends_with_the_decoder_of_a_run_that_was_not(
     assert not decoders_folder().exists() or not list(decoders_folder().iterdir())
 
     told = Listener()
-    again = resumed(process.folder, told)
+    again = TrainingProcess(request_of(process.folder), process.folder, told)
     assert again.wait() == 0
     again.close()
     assert told.kinds == ["dataset", "embedding", "training", "judging", "done"]

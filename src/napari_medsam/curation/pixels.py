@@ -8,6 +8,7 @@ intensities again, not as a finished picture.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,16 @@ def case_pixels(
     )
     window = Window(limits, windows[0].channels)
     return apply_window(plane.read(0, 0, *plane.shape), window), window
+
+
+def contrast_record(contrast: Contrast, window: Window) -> dict[str, Any]:
+    """What `Case.contrast` keeps of how its pixels were made, JSON values; `seen_plane` reads it."""
+    return {
+        "name": contrast.name,
+        "mode": contrast.mode,
+        "limits": [list(limits) for limits in window.limits],
+        "channels": list(window.channels),
+    }
 
 
 def seen_plane(case: Case, number: int, name: str) -> Plane:

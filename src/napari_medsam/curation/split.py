@@ -7,9 +7,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from napari_medsam.errors import CaseError
+
+if TYPE_CHECKING:
+    from napari_medsam.curation.dataset import CuratedDataset
 
 Role = Literal["train", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "val", "test")
@@ -94,6 +98,15 @@ def read_split(path: str | os.PathLike[str], stems: Iterable[str]) -> Split:
     if not split.train:
         raise CaseError(f"{path} leaves no case to train on. Give at least one the role train.")
     return split
+
+
+def sides_of(dataset: CuratedDataset, table: Path | None, seed: int) -> Split:
+    """How a dataset is divided: as a table says, or by group and seed. Raises CaseError."""
+    if table is not None:
+        return read_split(table, dataset.cases)
+    groups: dict[str, str | None] = dict.fromkeys(dataset.cases)
+    groups.update({entry.stem: entry.group for entry in dataset.manifest.cases if entry.stem in groups})
+    return split_cases(groups, seed)
 
 
 def _split(roles: Mapping[str, str], by: str) -> Split:

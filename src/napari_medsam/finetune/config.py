@@ -24,9 +24,7 @@ class FinetuneConfig:
     least_epochs: int = 6  # of the epochs that follow from `visits`
     most_epochs: int = 40  # of the epochs that follow from `visits`
     batch: int = 4  # samples whose gradients are averaged into one step
-    learning_rate: float | None = (
-        None  # of AdamW, at the peak; None: 2e-4, with detail 4e-4: more is to be learned
-    )
+    learning_rate: float | None = None  # of AdamW, at the peak; None: 2e-4, and 4e-4 for detail
     warmup: float = 0.05  # share of the steps over which the learning rate rises; then it falls as a cosine
     weight_decay: float = 0.01  # of AdamW
     clip: float = 1.0  # largest norm of a step's gradient

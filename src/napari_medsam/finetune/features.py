@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
+from napari_medsam.embedding.memory import MemoryLayer
 from napari_medsam.errors import Cancelled
 from napari_medsam.finetune.data import Sample
 from napari_medsam.image.contrast import Contrast
@@ -34,11 +34,8 @@ class FeatureStore:
     def __init__(self, model: MedSAM, cache: EmbeddingCache | None, memory_bytes: int = MEMORY_BYTES) -> None:
         self._model = model
         self._cache = cache
-        self._limit = memory_bytes
-        self._used = 0
-        self._kept: OrderedDict[Place, npt.NDArray[np.float16]] = OrderedDict()
+        self._memory = MemoryLayer(sys.maxsize if cache is None else memory_bytes)
         self._keys: dict[Place, str] = {}
-        self._lock = Lock()
 
     def fill(
         self, samples: Sequence[Sample], stopping: Callable[[], bool] = lambda: False
@@ -56,29 +53,16 @@ class FeatureStore:
     def __call__(self, sample: Sample) -> npt.NDArray[np.float16]:
         """The embedding of a sample, (C, h, w) float16; embedded anew if it was pruned from the cache meanwhile."""
         place = (id(sample.image), sample.field)
-        with self._lock:
-            found = self._kept.get(place)
-            if found is not None:
-                self._kept.move_to_end(place)
-                return found
         key = self._keys.get(place)
-        read = self._cache.get(key) if self._cache is not None and key is not None else None
-        if read is None:
-            return self._embed(place, sample).features
-        self._keep(place, read)
-        return read
+        found = None if key is None else self._memory.get(key)
+        if found is None and key is not None and self._cache is not None:
+            found = self._cache.get(key)
+            if found is not None:
+                self._memory.put(key, found)
+        return self._embed(place, sample).features if found is None else found
 
     def _embed(self, place: Place, sample: Sample) -> Embedding:
         embedding = embed(self._model, self._cache, FieldRequest(sample.image, Contrast(), sample.field))
         self._keys[place] = embedding.key
-        self._keep(place, embedding.features)
+        self._memory.put(embedding.key, embedding.features)
         return embedding
-
-    def _keep(self, place: Place, features: npt.NDArray[np.float16]) -> None:
-        with self._lock:
-            if place not in self._kept:
-                self._used += features.nbytes
-            self._kept[place] = features
-            while self._cache is not None and self._used > self._limit and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                self._used -= dropped.nbytes

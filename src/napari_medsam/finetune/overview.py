@@ -51,7 +51,7 @@ def look_at(folder: Path, seed: int = 0, table: Path | None = None) -> Overview:
     Raises CaseError: the folder or the table cannot be read.
     """
     from napari_medsam.curation.dataset import CuratedDataset  # with scipy: not while a window is being built
-    from napari_medsam.finetune.train import sides_of
+    from napari_medsam.curation.split import sides_of
 
     if not folder.is_dir() or not any(folder.iterdir()):
         return Overview()

@@ -39,10 +39,7 @@ def picture(one: Judged) -> npt.NDArray[np.uint8]:
     window = resolve_contrast(one.plane, Contrast())
     pixels = apply_window(one.plane.read(r0, c0, r1 - r0, c1 - c0), window)
     drawn = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC).convert("RGB"))
-    truth = np.zeros(one.plane.shape, dtype=bool)
-    top, left = one.origin
-    truth[top : top + one.truth.shape[0], left : left + one.truth.shape[1]] = one.truth
-    masks = [(truth, TRUTH)]
+    masks = [(one.full_truth(), TRUTH)]
     for role, colour in (("current", CURRENT), ("new", NEW)):
         if role in one.predictions:
             masks.append((one.predictions[role].full(one.plane.shape), colour))

@@ -15,13 +15,7 @@ from pathlib import Path
 from threading import Lock, Thread, current_thread
 from typing import Any
 
-from napari_medsam.finetune.request import (
-    REQUEST_NAME,
-    TrainingRequest,
-    is_at_work,
-    request_of,
-    write_request,
-)
+from napari_medsam.finetune.request import REQUEST_NAME, TrainingRequest, is_at_work, write_request
 
 Event = dict[str, Any]
 
@@ -144,11 +138,6 @@ class TrainingProcess:
     def _tell(self, event: Event) -> None:
         if not self._closed:
             self._on_event(event)
-
-
-def resumed(folder: Path, on_event: Callable[[Event], None]) -> TrainingProcess:
-    """Go on with a run that was killed. Raises CaseError when its request cannot be read."""
-    return TrainingProcess(request_of(folder), folder, on_event)
 
 
 def _epitaph(status: int, folder: Path) -> str:

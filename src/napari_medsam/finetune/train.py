@@ -17,7 +17,7 @@ from typing import Any
 
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
-from napari_medsam.curation.split import Split, read_split, split_cases
+from napari_medsam.curation.split import Split, sides_of
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.errors import Cancelled, CaseError, CheckpointError, ModelError
 from napari_medsam.finetune.checkpoint import drop_checkpoint, load_checkpoint, run_identity, save_checkpoint
@@ -101,15 +101,6 @@ def train(
     else:
         emit(_done(path, verdict))
     return path
-
-
-def sides_of(dataset: CuratedDataset, table: Path | None, seed: int) -> Split:
-    """How a dataset is divided: as a table says, or by group and seed. Raises CaseError."""
-    if table is not None:
-        return read_split(table, dataset.cases)
-    groups: dict[str, str | None] = dict.fromkeys(dataset.cases)
-    groups.update({entry.stem: entry.group for entry in dataset.manifest.cases if entry.stem in groups})
-    return split_cases(groups, seed)
 
 
 def _model(request: TrainingRequest, build: Callable[[str, str], MedSAM]) -> MedSAM:

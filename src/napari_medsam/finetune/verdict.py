@@ -56,6 +56,13 @@ class Judged:
     scores: Mapping[str, Scores]
     predictions: Mapping[str, Prediction]
 
+    def full_truth(self) -> npt.NDArray[np.bool_]:
+        """The true mask on the whole plane: (H, W) bool."""
+        full = np.zeros(self.plane.shape, dtype=bool)
+        row, col = self.origin
+        full[row : row + self.truth.shape[0], col : col + self.truth.shape[1]] = self.truth
+        return full
+
 
 @dataclass(frozen=True, eq=False)
 class Contender:
@@ -215,15 +222,17 @@ def _means(judged: Sequence[Judged]) -> dict[str, Scores]:
 
 def _tables(judged: Sequence[Judged]) -> dict[str, Any]:
     """Means by class and by case; the cases with the worst new DSC first."""
-    classes = [
-        {"class": name, "objects": len(members), **_means(members)}
-        for name, members in _grouped(judged, "class_name").items()
+    return {
+        "classes": _rows(judged, "class_name", "class"),
+        "table": sorted(_rows(judged, "case", "case"), key=_new_dsc),
+    }
+
+
+def _rows(judged: Sequence[Judged], attribute: str, title: str) -> list[dict[str, Any]]:
+    return [
+        {title: name, "objects": len(members), **_means(members)}
+        for name, members in _grouped(judged, attribute).items()
     ]
-    table = [
-        {"case": name, "objects": len(members), **_means(members)}
-        for name, members in _grouped(judged, "case").items()
-    ]
-    return {"classes": classes, "table": sorted(table, key=_new_dsc)}
 
 
 def _new_dsc(row: Mapping[str, Any]) -> float:

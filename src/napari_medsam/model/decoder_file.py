@@ -41,7 +41,7 @@ class DecoderInfo:
     name: how it is called. base: the model whose encoder and prompt encoder it needs, a registry name or checkpoint
     path. encoder_hash: of that encoder's weights. decoder_hash: of all decoder weights, prompt encoder included.
     detail: the detail it was trained for, 1 for none. cases: stems it learned from, validated on and was judged by,
-    under "train", "validation" and "test". config, curve, verdict: as the training run left them, JSON values.
+    under "train", "val" and "test". config, curve, verdict: as the training run left them, JSON values.
     """
 
     name: str

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_medsam.atomic import replacing
 from napari_medsam.errors import CheckpointError
 from napari_medsam.model.decoder_file import SUFFIX, DecoderInfo, read_info, rewrite_info
 
@@ -130,9 +131,8 @@ def _is_reserved(name: str) -> bool:
 def _copied(source: Path, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, part)
-        part.replace(target)
+        with source.open("rb") as content, replacing(target) as copy:
+            shutil.copyfileobj(content, copy)
     except OSError as error:
         raise CheckpointError(
             f"{source} cannot be copied to {target} ({error.strerror or error}). Choose another folder."

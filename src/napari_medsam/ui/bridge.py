@@ -1,10 +1,11 @@
-"""The way back from worker threads into the Qt main thread."""
+"""Small Qt mechanisms that several parts share: the way back into the main thread, timers, widgets that leave."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 
 class MainThread(QObject):  # type: ignore[misc]
@@ -25,3 +26,16 @@ class MainThread(QObject):  # type: ignore[misc]
 
     def _run(self, function: Callable[[], None]) -> None:
         function()
+
+
+def single_shot(parent: QObject, call: Callable[[], None]) -> QTimer:
+    """A timer that calls once each time it is started."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.timeout.connect(call)
+    return timer
+
+
+def is_taken_out(widget: QWidget, event: QEvent | None) -> bool:
+    """Whether a change event says that napari took a dock widget out of its window, as when the user closes it."""
+    return event is not None and event.type() == QEvent.Type.ParentChange and widget.parent() is None

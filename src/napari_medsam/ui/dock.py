@@ -29,6 +29,7 @@ from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.process import TrainingProcess
 from napari_medsam.segment.detail import MOST_DETAIL
 from napari_medsam.ui.activity import Pace
+from napari_medsam.ui.bridge import is_taken_out, single_shot
 from napari_medsam.ui.controller import Controller
 from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
 from napari_medsam.ui.decoders import Decoders
@@ -78,9 +79,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self._closed = False
         self._make_controls()
         self._lay_out()
-        self._refresh_timer = QTimer(self)
-        self._refresh_timer.setSingleShot(True)
-        self._refresh_timer.timeout.connect(self._refresh)
+        self._refresh_timer = single_shot(self, self._refresh)
         self._connect()
         self._refresh()
         QTimer.singleShot(FIRST_WORK_MS, self._start)
@@ -101,8 +100,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
     def changeEvent(self, event: QEvent | None) -> None:
         """napari takes a dock widget that the user closes out of its window and forgets it: end with that."""
         super().changeEvent(event)
-        taken_out = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if taken_out and not getattr(self, "_closed", True):
+        if is_taken_out(self, event) and not getattr(self, "_closed", True):
             self.close_session()
             self.deleteLater()
 

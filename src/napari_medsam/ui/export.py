@@ -17,7 +17,7 @@ import numpy.typing as npt
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import ClassEntry
-from napari_medsam.curation.pixels import case_pixels
+from napari_medsam.curation.pixels import case_pixels, contrast_record
 from napari_medsam.document.objects import ObjectClass, ObjectRecord, PlaneKey
 from napari_medsam.errors import CaseError
 from napari_medsam.image.contrast import Contrast
@@ -108,12 +108,7 @@ def to_case(entry: PlaneSnapshot) -> Case:
         spacing=plane.spacing,
         objects=tuple(objects),
         source=entry.source,
-        contrast={
-            "name": entry.contrast.name,
-            "mode": entry.contrast.mode,
-            "limits": [list(limits) for limits in window.limits],
-            "channels": list(window.channels),
-        },
+        contrast=contrast_record(entry.contrast, window),
         field="whole",
         model=entry.model,
         group=entry.group,

@@ -6,8 +6,10 @@ that only ends the drawing of a box would run beside the decoder and hold up the
 
 from __future__ import annotations
 
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QWidget
+
+from napari_medsam.ui.bridge import single_shot
 
 LONGEST_MS = 100
 
@@ -19,9 +21,7 @@ class CanvasHold(QObject):  # type: ignore[misc]
         super().__init__(inside)
         self._inside = inside
         self._held: list[QWidget] = []
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self.release)
+        self._timer = single_shot(self, self.release)
 
     def begin(self) -> None:
         """Hold the canvases from now on; while they are held the time does not start again."""

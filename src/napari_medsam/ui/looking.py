@@ -7,11 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.segment.ahead import Bounds
 from napari_medsam.session import Session
+from napari_medsam.ui.bridge import single_shot
 from napari_medsam.ui.work import Work
 
 if TYPE_CHECKING:
@@ -82,14 +83,6 @@ class Looking(QObject):  # type: ignore[misc]
         with suppress(MedSAMError):
             if self._view is None or _is_elsewhere(work.view(work.shown_plane()), self._view):
                 self._show()
-
-
-def single_shot(parent: QObject, call: Callable[[], None]) -> QTimer:
-    """A timer that calls once each time it is started."""
-    timer = QTimer(parent)
-    timer.setSingleShot(True)
-    timer.timeout.connect(call)
-    return timer
 
 
 def _is_elsewhere(now: Bounds, before: Bounds) -> bool:

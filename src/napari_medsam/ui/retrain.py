@@ -31,6 +31,7 @@ from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.follow import RunView
 from napari_medsam.finetune.overview import Overview, look_at
 from napari_medsam.finetune.request import request_of
+from napari_medsam.ui.bridge import is_taken_out, single_shot
 from napari_medsam.ui.retrain_decoders import DecoderList
 from napari_medsam.ui.retrain_plot import CurvePlot
 from napari_medsam.ui.retrain_settings import TrainingSettings
@@ -59,9 +60,7 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         self._judged: tuple[bool, Path | None] | None = None  # of which run the verdict is shown
         self._make_parts()
         self._lay_out()
-        self._look_timer = QTimer(self)
-        self._look_timer.setSingleShot(True)
-        self._look_timer.timeout.connect(self._look)
+        self._look_timer = single_shot(self, self._look)
         self._connect()
         self._show_run(self.training.view)
         self._show_back()
@@ -71,8 +70,7 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
     def changeEvent(self, event: QEvent | None) -> None:
         """A panel that the user closes is done with; the run goes on."""
         super().changeEvent(event)
-        taken_out = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if taken_out and not getattr(self, "_closed", True):
+        if is_taken_out(self, event) and not getattr(self, "_closed", True):
             self._closed = True
             self._look_timer.stop()
             self.deleteLater()
@@ -240,7 +238,7 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         if known and (view.ended, self.training.folder) != self._judged:
             self._judged = view.ended, self.training.folder
             self.verdict.show_verdict(view.verdict, self.training.folder, _no_verdict(view))
-        self._show_back()
+            self._show_back()
 
     def _on_ended(self, _request: object, view: RunView) -> None:
         self._show_unfinished()

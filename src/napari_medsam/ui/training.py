@@ -14,7 +14,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_medsam.finetune.follow import RunView, follow
 from napari_medsam.finetune.process import TrainingProcess, new_run_folder, unfinished_runs
 from napari_medsam.finetune.request import TrainingRequest, request_of
-from napari_medsam.ui.bridge import MainThread
+from napari_medsam.ui.bridge import MainThread, single_shot
 
 Begin = Callable[[TrainingRequest, Path, Callable[[dict[str, Any]], None]], Any]
 
@@ -45,9 +45,7 @@ class Training(QObject):  # type: ignore[misc]
         self._retired: list[tuple[Any, int]] = []
         self.request: TrainingRequest | None = None
         self.folder: Path | None = None
-        self._tell_timer, self._reap_timer = QTimer(self), QTimer(self)
-        self._tell_timer.setSingleShot(True)
-        self._tell_timer.timeout.connect(self._tell)
+        self._tell_timer, self._reap_timer = single_shot(self, self._tell), QTimer(self)
         self._reap_timer.timeout.connect(self._reap)
 
     @property
