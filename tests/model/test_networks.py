@@ -40,6 +40,33 @@ def stock(published: ModuleType, real_state: dict[str, torch.Tensor]) -> torch.n
     return net.eval()
 
 
+POINTS = torch.tensor([[60.0, 70.0], [33.0, 118.5], [0.0, 255.0]])
+SIGNS = torch.tensor([1.0, 0.0, 1.0])
+
+
+@torch.inference_mode()
+def stock_decode_prompt(
+    net: torch.nn.Module,
+    features: torch.Tensor,
+    box: torch.Tensor | None,
+    points: torch.Tensor,
+    mask: torch.Tensor | None,
+) -> tuple:
+    clicks = (points.flip(1)[None], SIGNS[None, : len(points)]) if len(points) else None
+    corners = None if box is None else box[None, None, [1, 0, 3, 2]]
+    sparse, dense = net.prompt_encoder(
+        points=clicks, boxes=corners, masks=None if mask is None else mask[None, None]
+    )
+    logits, iou = net.mask_decoder(
+        image_embeddings=features[None],
+        image_pe=net.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=False,
+    )
+    return logits[0, 0], iou[0, 0]
+
+
 @torch.inference_mode()
 def stock_decode(net: torch.nn.Module, features: torch.Tensor, boxes: torch.Tensor) -> tuple:
     sparse, dense = net.prompt_encoder(points=None, boxes=boxes[:, None, [1, 0, 3, 2]], masks=None)
@@ -73,6 +100,29 @@ def test_the_decoder_agrees_with_the_published_one(
         logits, iou = ours(ours.image_side(features), BOXES)
     expected, expected_iou = stock_decode(stock, features, BOXES)
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=0)
+    torch.testing.assert_close(iou, expected_iou, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("box", "clicks"), [(None, 1), (None, 3), (BOXES[0], 0), (BOXES[0], 1), (BOXES[0], 3)]
+)
+@pytest.mark.parametrize("masked", [False, True], ids=["no mask", "mask"])
+def test_clicks_and_mask_prompts_agree_with_the_published_decoder(
+    stock: torch.nn.Module,
+    real_state: dict[str, torch.Tensor],
+    box: torch.Tensor | None,
+    clicks: int,
+    masked: bool,
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    features = 0.3 * torch.randn(256, 64, 64, generator=generator)
+    mask = 5 * torch.randn(256, 256, generator=generator) if masked else None
+    ours = build_decoder(decoder_state(real_state), 256, "lite")
+    with torch.inference_mode():
+        image = ours.image_side(features)
+        logits, iou = ours.decode_prompt(image, box, POINTS[:clicks], SIGNS[:clicks], mask)
+    expected, expected_iou = stock_decode_prompt(stock, features, box, POINTS[:clicks], mask)
+    torch.testing.assert_close(logits, expected, atol=5e-4, rtol=0)
     torch.testing.assert_close(iou, expected_iou, atol=1e-5, rtol=0)
 
 

@@ -1,6 +1,6 @@
 """The mask decoder of SAM, arranged so that a box costs as little as possible, with the published weights.
 
-Same function as Kirillov et al., "Segment Anything" (arXiv 2304.02643), one mask per box, no mask prompt:
+Same function as Kirillov et al., "Segment Anything" (arXiv 2304.02643), one mask per prompt:
 - what depends on the image alone is computed once (`image_side`);
 - a projection of the 4096 image places followed by a product with a few prompt tokens is regrouped, so
   that the small side is projected instead: (x W) t = x (W t);
@@ -225,9 +225,9 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList(MLP((dim, dim, dim, dim // 8)) for _ in range(masks))
         self.iou_prediction_head = MLP((dim, dim, dim, masks))
 
-    def forward(self, box: Tensor, image: ImageSide) -> tuple[Tensor, Tensor]:
-        """box (2, C): its embedded corners. Logits (4 h, 4 w) and the predicted IoU ()."""
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight, box])
+    def forward(self, prompt: Tensor, image: ImageSide) -> tuple[Tensor, Tensor]:
+        """prompt (t, C): embedded clicks and corners. Logits (4 h, 4 w) and the predicted IoU ()."""
+        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight, prompt])
         tokens, keys = self.transformer(tokens, image)
         h, w = image.grid
         wanted = self.output_hypernetworks_mlps[0](tokens[1])
@@ -258,7 +258,7 @@ class PlaceCode(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Boxes and places as vectors. The parts for clicks and mask prompts only carry their weights."""
+    """Boxes, clicks, mask prompts and places as vectors."""
 
     def __init__(self, dim: int = 256, mask_channels: int = 16) -> None:
         super().__init__()
@@ -282,6 +282,20 @@ class PromptEncoder(nn.Module):
         places: Tensor = self.pe_layer((boxes_xy.view(-1, 2, 2) + 0.5) / size)
         return places + torch.cat([upper_left, lower_right])
 
+    def clicks(self, points_xy: Tensor, positive: Tensor, size: int) -> Tensor:
+        """Clicks (k, 2) in frame pixels, whole numbers at pixel centres, and (k,) bool to (k, C)."""
+        minus, plus, _, _ = (token.weight for token in cast(list[Token], self.point_embeddings))
+        places: Tensor = self.pe_layer((points_xy + 0.5) / size)
+        return places + torch.where(positive[:, None], plus, minus)
+
+    def mask(self, logits: Tensor) -> Tensor:
+        """A mask prompt, logits (4 h, 4 w), to what it adds to each image place: (n, C)."""
+        dense: Tensor = logits[None]
+        for layer in self.mask_downscaling:
+            last = isinstance(layer, ChannelNorm)  # it wants its channels last
+            dense = layer(dense.movedim(0, -1)).movedim(-1, 0) if last else layer(dense)
+        return dense.flatten(1).mT
+
 
 class SamDecoder(nn.Module):
     """Prompt encoder and mask decoder, with the checkpoint's names `prompt_encoder.*` and `mask_decoder.*`.
@@ -301,15 +315,22 @@ class SamDecoder(nn.Module):
         rows = (torch.arange(h, device=features.device, dtype=torch.float32) + 0.5) / h
         cols = (torch.arange(w, device=features.device, dtype=torch.float32) + 0.5) / w
         xy = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).view(-1, 2)
-        pe = self.prompt_encoder.pe_layer(xy)
         keys = features.flatten(1).mT + self.prompt_encoder.no_mask_embed.weight
+        return self._sided((h, w), keys, self.prompt_encoder.pe_layer(xy))
+
+    def with_mask(self, image: ImageSide, logits: Tensor) -> ImageSide:
+        """The image side under a mask prompt, logits (4 h, 4 w): it takes the place of "no mask"."""
+        dense = self.prompt_encoder.mask(logits) - self.prompt_encoder.no_mask_embed.weight
+        return self._sided(image.grid, image.keys + dense, image.pe)
+
+    def _sided(self, grid: tuple[int, int], keys: Tensor, pe: Tensor) -> ImageSide:
         keys_pe = keys + pe
         layer = cast(TwoWayLayer, self.mask_decoder.transformer.layers[0])
         look, write = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
         first_k = look.split(look.k_proj(keys_pe))
         first_v = look.split(look.v_proj(keys))
         first_q = write.split(write.q_proj(keys_pe))
-        return ImageSide((h, w), keys, keys_pe, pe, first_k, first_v, first_q)
+        return ImageSide(grid, keys, keys_pe, pe, first_k, first_v, first_q)
 
     def forward(self, image: ImageSide, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """boxes (n, 4) as (r0, c0, r1, c1) in frame pixels, n >= 1: logits (n, 4 h, 4 w), IoU (n,)."""
@@ -318,6 +339,24 @@ class SamDecoder(nn.Module):
 
     def decode_box(self, image: ImageSide, box: Tensor) -> tuple[Tensor, Tensor]:
         """box (4,) as (r0, c0, r1, c1) in frame pixels: logits (4 h, 4 w), IoU ()."""
-        corners = self.prompt_encoder.corners(box[None, [1, 0, 3, 2]], self.size)[0]
-        logits, iou = self.mask_decoder(corners, image)
+        return self.decode_prompt(image, box, box.new_zeros(0, 2), box.new_zeros(0))
+
+    def decode_prompt(
+        self, image: ImageSide, box: Tensor | None, points: Tensor, signs: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One object from a box (4,) or none, clicks, and logits (4 h, 4 w) of an earlier mask or none.
+
+        points (k, 2) as (row, col) in frame pixels, whole numbers at pixel centres; signs (k,): above 0 where the
+        object is, else where it is not. Logits (4 h, 4 w), IoU ().
+        """
+        encoder, parts = self.prompt_encoder, []
+        if len(points):
+            parts.append(encoder.clicks(points.flip(1), signs > 0, self.size))
+            if box is None:  # as published: clicks without a box are followed by a token that says so
+                parts.append(encoder.not_a_point_embed.weight)
+        if box is not None:
+            parts.append(encoder.corners(box[None, [1, 0, 3, 2]], self.size)[0])
+        if mask is not None:
+            image = self.with_mask(image, mask)
+        logits, iou = self.mask_decoder(torch.cat(parts), image)
         return logits, iou

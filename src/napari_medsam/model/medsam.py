@@ -21,6 +21,7 @@ from napari_medsam.model.decoder_file import read_decoder, read_info
 from napari_medsam.model.device import choose_device
 from napari_medsam.model.encoder import Encoder, build_encoder_backend, choose_backend
 from napari_medsam.model.family import family_frame, prepare_pixels, settle_family
+from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.host import EncoderHost
 from napari_medsam.model.preload import preload_torch
 from napari_medsam.model.registry import ModelSpec, find_model
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_medsam.model.decoder import ImageSide, SamDecoder
+    from napari_medsam.model.frame_prompt import Said
 
 Notice = Callable[[str], None]
 # An image side takes about 12 MiB; boxes in a view are answered from about so many embeddings.
@@ -121,16 +123,21 @@ class MedSAM:
         if not len(boxes):
             side = 4 * features.shape[1]
             return Decoded(np.zeros((0, side, side), np.float32), np.zeros(0, np.float32))
-        with self._decode_lock:
-            try:
-                return self._decode(features, boxes, key)
-            except RuntimeError as error:
-                if not self._host.leave_gpu(error):
-                    raise self._host.translated(error, "decoding") from error
-            try:
-                return self._decode(features, boxes, key)
-            except RuntimeError as error:
-                raise self._host.translated(error, "decoding") from error
+        return self._guarded(lambda: self._decode(features, boxes, key))
+
+    def decode_prompt(
+        self, features: npt.NDArray[np.float16], prompt: FramePrompt, *, key: str | None = None
+    ) -> Decoded:
+        """The mask of one object from clicks, a box or an earlier mask: n = 1. See `decode` for the rest.
+
+        A decoder that has learned boxes only (`prompts`) gives poor masks for anything else.
+        """
+        if features.ndim != 3:
+            raise ModelError(f"decode_prompt takes features (C, h, w), not {features.shape}.")
+        side = 4 * features.shape[1]
+        if prompt.mask is not None and prompt.mask.shape != (side, side):
+            raise ModelError(f"An earlier mask has ({side}, {side}) logits here, not {prompt.mask.shape}.")
+        return self._guarded(lambda: self._decode_prompt(features, prompt, key))
 
     def warm(self, features: npt.NDArray[np.float16], *, key: str) -> None:
         """Compute what `decode` needs of an embedding whatever the box, so that its first box costs no more than the
@@ -157,6 +164,19 @@ class MedSAM:
         decoder = build_decoder(own, self.frame.size, source)
         return MedSAM(self.spec, self._host, decoder, (self.encoder_hash, state_hash(decoder_state(own))))
 
+    def _guarded(self, decode: Callable[[], Decoded]) -> Decoded:
+        """Decode, on the CPU if the GPU runs out of memory."""
+        with self._decode_lock:
+            try:
+                return decode()
+            except RuntimeError as error:
+                if not self._host.leave_gpu(error):
+                    raise self._host.translated(error, "decoding") from error
+            try:
+                return decode()
+            except RuntimeError as error:
+                raise self._host.translated(error, "decoding") from error
+
     def _decode(
         self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], key: str | None
     ) -> Decoded:
@@ -172,6 +192,23 @@ class MedSAM:
             else:
                 logits, iou = self._decoder(image, on_device)
             return Decoded(logits.cpu().numpy(), iou.cpu().numpy())
+
+    def _decode_prompt(
+        self, features: npt.NDArray[np.float16], prompt: FramePrompt, key: str | None
+    ) -> Decoded:
+        import torch
+
+        with torch.inference_mode():
+            self._follow_device()
+            image = self._image_side(features, key)
+            said = prompt.tensors(self._decoder_device)
+            if self._decoder_device == "cpu":
+                [(logits, iou)] = map_single_threaded(
+                    lambda one: _decode_said(self._decoder, image, one), [said]
+                )
+            else:
+                logits, iou = self._decoder.decode_prompt(image, *said)
+            return Decoded(logits[None].cpu().numpy(), iou[None].cpu().numpy())
 
     def _follow_device(self) -> None:
         if self._decoder_device != self._host.device:
@@ -201,6 +238,13 @@ def _decode_box(decoder: SamDecoder, image: ImageSide, box: Tensor) -> tuple[Ten
 
     with torch.inference_mode():  # a setting of the thread, so each worker enters it
         return decoder.decode_box(image, box)
+
+
+def _decode_said(decoder: SamDecoder, image: ImageSide, said: Said) -> tuple[Tensor, Tensor]:
+    import torch
+
+    with torch.inference_mode():
+        return decoder.decode_prompt(image, *said)
 
 
 def build_model(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from napari_medsam.image.field import Frame
+    from napari_medsam.model.frame_prompt import FramePrompt
 
 
 class EncodedFeatures(Protocol):
@@ -50,5 +51,8 @@ class Model(Protocol):
     def encode(self, prepared: npt.NDArray[np.float32], /) -> EncodedFeatures: ...
     def decode(
         self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], /, *, key: str | None = None
+    ) -> DecodedMasks: ...
+    def decode_prompt(
+        self, features: npt.NDArray[np.float16], prompt: FramePrompt, /, *, key: str | None = None
     ) -> DecodedMasks: ...
     def warm(self, features: npt.NDArray[np.float16], /, *, key: str) -> None: ...

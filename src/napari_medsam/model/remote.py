@@ -28,6 +28,7 @@ from napari_medsam import errors
 from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.image.field import Frame
 from napari_medsam.model.family import prepare_pixels
+from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.registry import ModelSpec, find_model, same_encoder
 
 Notice = Callable[[str], None]
@@ -214,12 +215,22 @@ class RemoteMedSAM:
         self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], *, key: str | None = None
     ) -> RemoteDecoded:
         """See `MedSAM.decode`. With a key the features travel once, not with every box."""
-        boxes = np.asarray(boxes, dtype=np.float32)
+        return self._decoded("decode", features, np.asarray(boxes, dtype=np.float32), key)
+
+    def decode_prompt(
+        self, features: npt.NDArray[np.float16], prompt: FramePrompt, *, key: str | None = None
+    ) -> RemoteDecoded:
+        """See `MedSAM.decode_prompt`."""
+        return self._decoded("decode_prompt", features, prompt, key)
+
+    def _decoded(
+        self, verb: str, features: npt.NDArray[np.float16], wanted: Any, key: str | None
+    ) -> RemoteDecoded:
         answer = None
         if key is not None and key in self._sent:
-            answer = self._process.ask("decode", key, None, boxes)
+            answer = self._process.ask(verb, key, None, wanted)
         if answer is None:
-            answer = self._process.ask("decode", key, np.asarray(features), boxes)
+            answer = self._process.ask(verb, key, np.asarray(features), wanted)
             if key is not None:
                 self._sent.add(key)
         logits, iou, self._state = answer

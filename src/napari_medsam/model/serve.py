@@ -24,6 +24,8 @@ from napari_medsam.errors import MedSAMError, ModelError
 from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
 from napari_medsam.model.registry import find_model, without_decoder
 
+Answer = tuple[Any, Any, dict[str, str]]
+
 ENCODER_NICENESS = 10
 KEPT_FEATURES = 24  # of 2 MiB each
 
@@ -52,7 +54,11 @@ class Server:
                 number, verb, arguments = pickle.load(self._requests)
             except EOFError:
                 return
-            lane = self._decoding if verb in ("decode", "warm", "use_decoder") else self._encoding
+            lane = (
+                self._decoding
+                if verb in ("decode", "decode_prompt", "warm", "use_decoder")
+                else self._encoding
+            )
             done = lane.submit(getattr(self, verb), *arguments)
             done.add_done_callback(partial(self._answer, number))
 
@@ -80,15 +86,23 @@ class Server:
             _step_back(self._prompt_threads)
         return encoded.features, encoded.precision, self._state()
 
-    def decode(self, key: str | None, features: Any, boxes: Any) -> tuple[Any, Any, dict[str, str]] | None:
+    def decode(self, key: str | None, features: Any, boxes: Any) -> Answer | None:
         """None asks for the features: they were not sent, and are not among those kept."""
+        return self._decoded(self._loaded().decode, key, features, boxes)
+
+    def decode_prompt(self, key: str | None, features: Any, prompt: Any) -> Answer | None:
+        return self._decoded(self._loaded().decode_prompt, key, features, prompt)
+
+    def _decoded(
+        self, decode: Callable[..., Any], key: str | None, features: Any, wanted: Any
+    ) -> Answer | None:
         if features is None:
             features = self._features.get(key or "")
             if features is None:
                 return None
         if key is not None:
             self._keep(key, features)
-        decoded = self._loaded().decode(features, boxes, key=key)
+        decoded = decode(features, wanted, key=key)
         return decoded.logits, decoded.iou, self._state()
 
     def warm(self, key: str, features: Any) -> None:
