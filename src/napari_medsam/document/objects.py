@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from psygnal import Signal
 
+from napari_medsam.segment.patch import Bounds as Bounds
+from napari_medsam.segment.patch import Patch as Patch
+from napari_medsam.segment.patch import intersection as intersection
+from napari_medsam.segment.patch import union as union
 from napari_medsam.segment.predict import Prediction
-from napari_medsam.segment.prompt import Box
-
-Bounds = tuple[int, int, int, int]
-"""Half-open (r0, c0, r1, c1) in whole plane pixels."""
+from napari_medsam.segment.prompt import Box, Point
 
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#ffe119", "#9a6324", "#469990")
 
@@ -41,42 +40,6 @@ class PlaneKey:
 
 
 @dataclass(frozen=True, eq=False)
-class Patch:
-    """A boolean mask (h, w) whose first pixel is (row, col) of the plane."""
-
-    row: int
-    col: int
-    mask: npt.NDArray[np.bool_]
-
-    @property
-    def bounds(self) -> Bounds:
-        return (self.row, self.col, self.row + self.mask.shape[0], self.col + self.mask.shape[1])
-
-    def within(self, bounds: Bounds) -> npt.NDArray[np.bool_]:
-        """Return the patch cut and padded to ``bounds``: (r1 - r0, c1 - c0) bool."""
-        r0, c0, r1, c1 = bounds
-        out = np.zeros((max(r1 - r0, 0), max(c1 - c0, 0)), dtype=bool)
-        top, left, bottom, right = intersection(bounds, self.bounds)
-        if bottom > top and right > left:
-            out[top - r0 : bottom - r0, left - c0 : right - c0] = self.mask[
-                top - self.row : bottom - self.row, left - self.col : right - self.col
-            ]
-        return out
-
-
-def intersection(a: Bounds, b: Bounds) -> Bounds:
-    """Return the common part of two bounds; empty (r1 <= r0 or c1 <= c0) where they do not meet."""
-    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-
-
-def union(a: Bounds | None, b: Bounds | None) -> Bounds | None:
-    """Return the smallest bounds that hold both; None stands for nothing."""
-    if a is None or b is None:
-        return b if a is None else a
-    return (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
-
-
-@dataclass(frozen=True, eq=False)
 class ObjectRecord:
     """One labelled thing.
 
@@ -89,6 +52,7 @@ class ObjectRecord:
     class_id: int
     plane: PlaneKey
     box: Box | None = None
+    points: tuple[Point, ...] = ()
     prediction: Prediction | None = None
     before: Patch | None = None
     extent: Bounds | None = None

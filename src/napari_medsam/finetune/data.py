@@ -6,14 +6,12 @@ can be replayed and resumed anywhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.pixels import seen_plane
@@ -22,6 +20,7 @@ from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.detail import clip_to_field, detail_fields
+from napari_medsam.segment.logits import shares_of_logits
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prompt import Box
 
@@ -29,9 +28,6 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 
 LEAST_PIXELS = 8
 """Objects of fewer pixels teach nothing that a box does not say already."""
-
-LOGITS = 256
-"""Logits a side that SAM's decoders give, whatever the frame; a smaller frame has one for each of its pixels."""
 
 USUAL_GROWTH = 0.025
 """Boxes are drawn a little too large; a sample's field is chosen for such a box."""
@@ -100,23 +96,9 @@ def turned(array: npt.NDArray[Pixel], view: int) -> npt.NDArray[Pixel]:
 
 
 def target_on(mask: npt.NDArray[np.bool_], field: Field, frame: Frame) -> npt.NDArray[np.uint8]:
-    """The share of each logit that a mask (H, W) covers: (h, w) uint8, 255 for all, over the field's content.
-
-    Where the content ends within a logit, the mask is taken to go on in the rest of it as it ends.
-    """
+    """What the decoder should say of a mask (H, W) on a field: see `shares_of_logits`."""
     part = mask[field.row : field.row + field.height, field.col : field.col + field.width]
-    pitch = max(1.0, frame.size / LOGITS)  # frame pixels from one logit to the next
-    height, width = (math.ceil(side / pitch) for side in frame.shape(field))
-    per_row, per_col = frame.scale(field)
-    reach = np.array(
-        [height * pitch / per_row, width * pitch / per_col]
-    )  # what the logits cover, in plane pixels
-    room = np.maximum(np.ceil(reach - 1e-6).astype(int) - part.shape, 0)
-    filled = Image.fromarray(np.pad(part.astype(np.uint8) * 255, ((0, room[0]), (0, room[1])), "edge"))
-    smaller = height < reach[0] or width < reach[1]
-    how = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
-    bottom, right = np.minimum(reach, (filled.height, filled.width)).tolist()
-    return np.asarray(filled.resize((width, height), how, box=(0, 0, right, bottom)))
+    return shares_of_logits(part, field, frame)
 
 
 def boxes_of_epoch(samples: Sequence[Sample], config: FinetuneConfig, epoch: int) -> list[Box]:

@@ -1,17 +1,22 @@
-"""Low-resolution logits of one object -> its mask in the plane, computed only where it can be positive."""
+"""Low-resolution logits of one object -> its mask in the plane, computed only where it can be positive; and back."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from scipy.sparse import csr_array
 
 from napari_medsam.image.field import Field, Frame
 
 Matrix = csr_array[Any, tuple[int, int]]
+
+LOGITS = 256
+"""Logits a side that SAM's decoders give, whatever the frame; a smaller frame has one for each of its pixels."""
 
 
 def mask_from_logits(
@@ -56,6 +61,26 @@ def logits_in_field(
     tall = rows.weights(r0 - field.row, r1 - field.row) @ logits
     wide = cols.weights(c0 - field.col, c1 - field.col) @ np.ascontiguousarray(tall.T)
     return np.ascontiguousarray(wide.T, dtype=np.float32)
+
+
+def shares_of_logits(part: npt.NDArray[np.bool_], field: Field, frame: Frame) -> npt.NDArray[np.uint8]:
+    """The share of each logit that a mask covers: the way back from a mask to logits.
+
+    part: the mask on the field, (height, width) of it. Returns (h, w) uint8, 255 for all of a logit, over the logits of
+    the field's content. Where the content ends within a logit, the mask is taken to go on in the rest of it as it ends.
+    """
+    pitch = max(1.0, frame.size / LOGITS)  # frame pixels from one logit to the next
+    height, width = (math.ceil(side / pitch) for side in frame.shape(field))
+    per_row, per_col = frame.scale(field)
+    reach = np.array(
+        [height * pitch / per_row, width * pitch / per_col]
+    )  # what the logits cover, in plane pixels
+    room = np.maximum(np.ceil(reach - 1e-6).astype(int) - part.shape, 0)
+    filled = Image.fromarray(np.pad(part.astype(np.uint8) * 255, ((0, room[0]), (0, room[1])), "edge"))
+    smaller = height < reach[0] or width < reach[1]
+    how = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
+    bottom, right = np.minimum(reach, (filled.height, filled.width)).tolist()
+    return np.asarray(filled.resize((width, height), how, box=(0, 0, right, bottom)))
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ from napari_medsam.errors import PromptError
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
+from napari_medsam.segment.clicks import answer, lone_click
 from napari_medsam.segment.detail import Blend, check_detail, detail_fields, fill
 from napari_medsam.segment.logits import mask_from_logits
+from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prediction import Prediction as Prediction
-from napari_medsam.segment.prompt import Box, boxes_in_plane
+from napari_medsam.segment.prompt import Box, Prompt, boxes_in_plane
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.cache import EmbeddingCache
@@ -116,6 +118,38 @@ class Segmenter:
             found = predict(self.model, embedding, [prompts[number] for number in members])
             answers.update(zip(members, found, strict=True))
         return [answers[number] for number in range(len(prompts))]
+
+    def predict_prompt(
+        self,
+        plane: Plane,
+        prompt: Prompt,
+        contrast: str | Contrast = "auto",
+        field: str | Field = "auto",
+        earlier: Patch | None = None,
+    ) -> Prediction:
+        """The mask of one object from a box, clicks, or both; `model.prompts` says what the model has learned.
+
+        field: "auto" takes the field that answers the box, or where there are clicks only looks for the one that fits
+        what is found (`lone_click`); "whole" the whole plane. earlier: the object's mask as it stands, to be corrected
+        by the clicks; without it a box is decoded first. Raises PromptError for a prompt that says nothing or leaves
+        the plane, else as `predict` does.
+        """
+        prompt = prompt.check(plane.shape)
+
+        def look(region: Field, known: Patch | None) -> Prediction:
+            return answer(self.model, self.embed(plane, contrast, region), prompt, known)
+
+        if prompt.box is None and field == "auto":
+            return lone_click(prompt, plane.shape, DEFAULT_POLICY, look)
+        region = whole_field(plane.shape)
+        if prompt.box is not None:
+            region = field_of(field, prompt.box, plane.shape)
+            if earlier is None:
+                [first] = predict(self.model, self.embed(plane, contrast, region), [prompt.box])
+                if not prompt.points:
+                    return first
+                earlier = Patch(first.row, first.col, first.mask)
+        return look(region if not isinstance(field, Field) else field, earlier)
 
     def _predict_in_detail(
         self, plane: Plane, contrast: str | Contrast, blends: Mapping[int, Blend]

@@ -15,13 +15,14 @@ from napari_medsam.segment.prompt import Box
 class Prediction:
     """One object's mask in the plane.
 
-    box: the prompt. row, col: the plane pixel of the mask's first corner. mask: (h, w) bool, as tight as it
-    goes; (0, 0) at the box's corner when nothing was found. iou: the IoU the model itself expects.
+    box: the one that was drawn, None where there were clicks only. row, col: the plane pixel of the mask's first
+    corner. mask: (h, w) bool, as tight as it goes; (0, 0) at the prompt's corner when nothing was found. iou: the
+    IoU the model itself expects.
     key: the key of the embedding it was read from, or of several joined. field: the field of that embedding, or
     the smallest that holds several.
     """
 
-    box: Box
+    box: Box | None
     row: int
     col: int
     mask: npt.NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""What the user drew for one object. Boxes are half-open, in plane pixels, rows before columns."""
+"""What the user drew for one object: a box, clicks. Boxes are half-open, in plane pixels, rows before columns."""
 
 from __future__ import annotations
 
@@ -52,6 +52,49 @@ class Box:
 
     def __str__(self) -> str:
         return f"the box {self.r0:g},{self.c0:g},{self.r1:g},{self.c1:g}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A click at (row, col) in plane pixels, whole numbers at pixel centres: the object is there, or it is not."""
+
+    row: float
+    col: float
+    positive: bool = True
+
+    def check(self, shape: tuple[int, int]) -> Point:
+        """The point itself. Raises PromptError when it is not finite or lies outside a plane of shape (H, W)."""
+        inside = -0.5 <= self.row < shape[0] - 0.5 and -0.5 <= self.col < shape[1] - 0.5
+        if not inside:  # nor where it is not a number
+            raise PromptError(
+                f"{self} lies outside the plane of {shape[0]} x {shape[1]} pixels. Click inside."
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"the click {self.row:g},{self.col:g},{'+' if self.positive else '-'}"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """All that was said about one object: a box, clicks, or both."""
+
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+
+    def check(self, shape: tuple[int, int]) -> Prompt:
+        """The prompt with its box clipped to a plane of shape (H, W).
+
+        Raises PromptError when it says nothing, has clicks but none on the object and no box, or leaves the plane.
+        """
+        if self.box is None and not any(point.positive for point in self.points):
+            raise PromptError("A prompt needs a box, or a click on the object (+). Add one.")
+        points = tuple(point.check(shape) for point in self.points)
+        return Prompt(None if self.box is None else self.box.clip(shape), points)
+
+    def __str__(self) -> str:
+        parts = [str(part) for part in (self.box, *self.points) if part is not None]
+        return ", ".join(parts)
 
 
 def boxes_in_plane(boxes: npt.ArrayLike | Sequence[Box], shape: tuple[int, int]) -> list[Box]:

@@ -1,0 +1,117 @@
+"""Clicks, a box or an earlier mask on an embedded field -> one object's mask; and which field answers a lone click.
+
+SAM's mask prompts are logits of the round before. Here a mask prompt is made of the mask itself, as it stands in the
+plane: so it fits whatever field comes next, and a mask that a person painted counts as one that was predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_medsam.image.field import Field, Frame
+from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.segment.logits import LOGITS, mask_from_logits, shares_of_logits
+from napari_medsam.segment.patch import Patch
+from napari_medsam.segment.policy import FieldPolicy, centred_field
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.prompt import Box, Point, Prompt
+
+if TYPE_CHECKING:
+    from napari_medsam.embedding.embed import Embedding
+    from napari_medsam.model.protocol import Model
+
+SURE = 6.0
+"""Logit of a pixel that an earlier mask covers; the opposite one outside. Decoders learn it so."""
+
+ROUNDS = 4
+"""So many fields are looked at for an object that has clicks only."""
+
+
+def answer(model: Model, embedding: Embedding, prompt: Prompt, earlier: Patch | None = None) -> Prediction:
+    """Decode the mask of one object on an embedded field.
+
+    prompt: checked against the embedding's plane (`Prompt.check`). earlier: the object's mask as it stands, predicted
+    or painted; an empty one, or one outside the field, counts as none. Raises ModelError when the decoder fails.
+    """
+    field, frame = embedding.field, model.frame
+    said = frame_prompt(prompt, earlier, field, frame)
+    decoded = model.decode_prompt(embedding.features, said, key=embedding.key)
+    row, col, mask = mask_from_logits(decoded.logits[0], field, frame)
+    if mask.size == 0:
+        row, col = first_corner(prompt)
+    return Prediction(prompt.box, row, col, mask, float(decoded.iou[0]), embedding.key, field)
+
+
+def frame_prompt(prompt: Prompt, earlier: Patch | None, field: Field, frame: Frame) -> FramePrompt:
+    """A prompt in plane pixels as the model wants it for a field. Clicks outside the field are left out."""
+    box = None if prompt.box is None else field.to_frame(prompt.box.array()[None], frame)[0]
+    seen = [point for point in prompt.points if field.contains(_pixel(point).array())]
+    scale, corner = np.array(frame.scale(field)), np.array([field.row, field.col])
+    places = np.array([[point.row, point.col] for point in seen], np.float64).reshape(-1, 2)
+    points = (places + 0.5 - corner) * scale - 0.5
+    positive = np.array([point.positive for point in seen], bool)
+    return FramePrompt(box, points.astype(np.float32), positive, _mask_prompt(earlier, field, frame))
+
+
+def lone_click(
+    prompt: Prompt,
+    shape: tuple[int, int],
+    policy: FieldPolicy,
+    look: Callable[[Field, Patch | None], Prediction],
+) -> Prediction:
+    """The mask of an object that has clicks only: nobody said how large it is, so fields are tried.
+
+    look: decodes the prompt on a field, given an earlier mask. From the whole plane on, the next field is the one that
+    would answer a box around the mask just found; it ends where that is the field just seen. The answer the model
+    trusts most is taken (predicted IoU).
+    """
+    found: list[Prediction] = []
+    field = centred_field(Box(0, 0, *shape), shape, policy)
+    for _ in range(ROUNDS):
+        if any(field == known.field for known in found):
+            break
+        found.append(look(field, None))
+        field = centred_field(click_box(prompt, found[-1], shape), shape, policy)
+    return max(found, key=lambda prediction: prediction.iou)
+
+
+def click_box(prompt: Prompt, found: Prediction, shape: tuple[int, int]) -> Box:
+    """The box around what was found for a click, a little too large as people draw boxes; where nothing was found, a
+    quarter of the field around the first click."""
+    if not found.mask.size:
+        row, col = first_corner(prompt)
+        half = max(found.field.height, found.field.width) / 8
+        return Box(row - half, col - half, row + half, col + half).clip(shape)
+    height, width = found.mask.shape
+    r0, c0 = found.row - 0.025 * height, found.col - 0.025 * width
+    return Box(r0, c0, r0 + 1.05 * height, c0 + 1.05 * width).clip(shape)
+
+
+def first_corner(prompt: Prompt) -> tuple[int, int]:
+    """Where a mask lies that has no pixels: at the box's corner, or at the first click."""
+    if prompt.box is not None:
+        return int(prompt.box.r0), int(prompt.box.c0)
+    return round(prompt.points[0].row), round(prompt.points[0].col)
+
+
+def _pixel(point: Point) -> Box:
+    """The pixel a click lies on."""
+    row, col = int(np.floor(point.row + 0.5)), int(np.floor(point.col + 0.5))
+    return Box(row, col, row + 1, col + 1)
+
+
+def _mask_prompt(earlier: Patch | None, field: Field, frame: Frame) -> npt.NDArray[np.float32] | None:
+    if earlier is None:
+        return None
+    part = earlier.within((field.row, field.col, field.row + field.height, field.col + field.width))
+    if not part.any():
+        return None
+    shares = shares_of_logits(part, field, frame)
+    side = min(LOGITS, frame.size)
+    logits = np.full((side, side), -SURE, np.float32)
+    logits[: shares.shape[0], : shares.shape[1]] = (shares / 127.5 - 1) * SURE
+    return logits
