@@ -52,12 +52,12 @@ class ObjectRecord:
     class_id: int
     plane: PlaneKey
     box: Box | None = None
-    points: tuple[Point, ...] = ()
     prediction: Prediction | None = None
     before: Patch | None = None
     extent: Bounds | None = None
     turn: int = 0
     problem: str | None = None
+    points: tuple[Point, ...] = ()
 
     @property
     def corrected(self) -> bool:
