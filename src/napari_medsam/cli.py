@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from napari_medsam import __version__
 from napari_medsam.cli_finetune import add_verbs
 from napari_medsam.cli_models import list_models
+from napari_medsam.cli_prompts import box, numbers, point, prompts_of
 from napari_medsam.errors import ImageError, MedSAMError, PromptError
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     from napari_medsam.segment.predict import Prediction, Segmenter
 
 _FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
-_SIGNED = ("--box", "--contrast", "--channel-axis")  # options whose value may begin with a minus sign
+_SIGNED = (
+    "--box",
+    "--point",
+    "--contrast",
+    "--channel-axis",
+)  # options whose value may begin with a minus sign
 
 
 class _UsageError(Exception):
@@ -94,9 +100,14 @@ def _add_segment(verbs: Any) -> None:
     parser = verbs.add_parser("segment", help="boxes on an image to a label TIFF")
     parser.add_argument("image", metavar="IMAGE", type=Path, help="TIFF, PNG, JPEG, BMP, .npy or Zarr")
     parser.add_argument(
-        "--box", action="append", required=True, type=_box, metavar="R0,C0,R1,C1",
+        "--box", action="append", dest="said", type=box, metavar="R0,C0,R1,C1",
         help="half-open box in pixels, rows first; repeat for more objects: label i is the i-th box, "
         "and a later box wins where masks overlap",
+    )  # fmt: skip
+    parser.add_argument(
+        "--point", action="append", dest="said", type=point, metavar="R,C,+|-",
+        help="a click on the object (+) or beside it (-), row and column of a pixel; it corrects the mask of the box "
+        "before it, and clicks before the first box describe an object of their own",
     )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT.tif")
     parser.add_argument(
@@ -137,13 +148,6 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
 
 
-def _box(text: str) -> tuple[float, ...]:
-    numbers = _numbers(text, float)
-    if len(numbers) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is no box: give four numbers R0,C0,R1,C1")
-    return numbers
-
-
 def _detail(text: str) -> int:
     from napari_medsam.segment.detail import check_detail
 
@@ -153,31 +157,25 @@ def _detail(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no detail: give a whole number from 1 to 32") from None
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return _numbers(text, int)
-
-
-def _numbers(text: str, kind: type) -> tuple[Any, ...]:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers separated by commas") from None
+def _integers(text: str) -> tuple[Any, ...]:
+    return numbers(text, int)
 
 
 def _segment(arguments: argparse.Namespace) -> int:
     from napari_medsam.image.read import read_image
-    from napari_medsam.segment.prompt import boxes_in_plane
 
+    if not arguments.said:
+        raise _UsageError("give a --box or a --point for each object (see napari-medsam segment --help)")
     contrast = _contrast(arguments)
     _check_output(arguments.output, arguments.image)
     image = _with_channels(read_image(arguments.image), arguments)
     plane = image.plane(arguments.plane)
-    boxes_in_plane(arguments.box, plane.shape)  # before the model is loaded
+    prompts = prompts_of(arguments.said, plane.shape)  # before the model is loaded
     segmenter = _segmenter(arguments)
-    predictions = segmenter.predict(plane, arguments.box, contrast, arguments.field, arguments.detail)
+    predictions = segmenter.predict_prompts(plane, prompts, contrast, arguments.field, arguments.detail)
     _write_labels(arguments.output, _labels(predictions, plane))
-    for label, prediction in enumerate(predictions, start=1):
-        print(f"{label}  {prediction.box}  predicted IoU {prediction.iou:.3f}  area {prediction.area} px")
+    for label, (prompt, found) in enumerate(zip(prompts, predictions, strict=True), start=1):
+        print(f"{label}  {prompt}  predicted IoU {found.iou:.3f}  area {found.area} px")
     return 0
 
 

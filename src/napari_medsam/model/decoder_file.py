@@ -30,6 +30,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "classes": tuple,
     "config": Mapping,
     "curve": tuple,
+    "prompts": tuple,
     "verdict": (Mapping, type(None)),
 }  # of what is no text
 
@@ -41,7 +42,8 @@ class DecoderInfo:
     name: how it is called. base: the model whose encoder and prompt encoder it needs, a registry name or checkpoint
     path. encoder_hash: of that encoder's weights. decoder_hash: of all decoder weights, prompt encoder included.
     detail: the detail it was trained for, 1 for none. cases: stems it learned from, validated on and was judged by,
-    under "train", "val" and "test". config, curve, verdict: as the training run left them, JSON values.
+    under "train", "val" and "test". config, curve, verdict: as the training run left them, JSON values. prompts: what
+    it has learned, "box" and perhaps "point".
     """
 
     name: str
@@ -58,6 +60,7 @@ class DecoderInfo:
     curve: tuple[Mapping[str, Any], ...] = ()
     verdict: Mapping[str, Any] | None = None
     notes: str = ""
+    prompts: tuple[str, ...] = ("box",)
 
 
 def write_decoder(path: Path, state: Mapping[str, Tensor], info: DecoderInfo) -> None:
@@ -112,7 +115,9 @@ def read_decoder(path: Path, encoder_hash: str, base: Mapping[str, Tensor]) -> d
             f"and this encoder is {encoder_hash[:12]}. Choose the model {info.base}, or another decoder."
         )
     try:
-        learned = load_file(path)
+        learned = {
+            name: value.float() for name, value in load_file(path).items()
+        }  # it may be stored as float16
     except Exception as error:
         raise CheckpointError(
             f"Cannot read the decoder {path} ({error}). It is damaged: train it again."
@@ -163,6 +168,7 @@ def _parsed(path: Path, header: str) -> DecoderInfo:
         values["cases"] = {str(role): tuple(map(str, stems)) for role, stems in data.get("cases", {}).items()}
         values["classes"] = tuple(map(str, data.get("classes", ())))
         values["curve"] = tuple(data.get("curve", ()))
+        values["prompts"] = tuple(map(str, data.get("prompts", ("box",))))
         values["detail"] = int(data.get("detail", 1))
         info = DecoderInfo(**values)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -272,8 +272,9 @@ def build_model(
     source = str(spec.path or spec.file_name)
     inside, outside = encoder_state(state), decoder_state(state)
     hashes = state_hash(inside), state_hash(outside)
-    if spec.decoder is not None:
-        outside = read_decoder(spec.decoder, hashes[0], outside)
+    tuned = spec.decoder or spec.shipped
+    if tuned is not None:
+        outside = read_decoder(tuned, hashes[0], outside)
         hashes = hashes[0], state_hash(outside)
 
     def make(on_device: str, with_backend: str) -> Encoder:
@@ -298,6 +299,13 @@ def load_decoder(model: MedSAM, path: Path) -> MedSAM:
     """
     tuned = model.with_decoder(read_decoder(path, model.encoder_hash, model.decoder_state()), str(path))
     info = read_info(path)
-    tuned.spec = replace(model.spec, name=path.stem, decoder=path, base=info.base, detail=info.detail)
-    tuned.name = tuned.spec.name
+    tuned.spec = replace(
+        model.spec,
+        name=path.stem,
+        decoder=path,
+        base=info.base,
+        detail=info.detail,
+        prompts=frozenset(info.prompts),
+    )
+    tuned.name, tuned.prompts = tuned.spec.name, tuned.spec.prompts
     return tuned

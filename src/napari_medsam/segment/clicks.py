@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_medsam.errors import PromptError
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.segment.logits import LOGITS, mask_from_logits, shares_of_logits
@@ -29,6 +30,14 @@ SURE = 6.0
 
 ROUNDS = 4
 """So many fields are looked at for an object that has clicks only."""
+
+
+def check_learned(model: Model) -> None:
+    """Raises PromptError where a model has never learned clicks: its masks would be worse than none."""
+    if "point" not in model.prompts:
+        raise PromptError(
+            f"{model.name} has learned boxes only. Draw a box, or choose a model for clicks, such as lite-medsam."
+        )
 
 
 def answer(model: Model, embedding: Embedding, prompt: Prompt, earlier: Patch | None = None) -> Prediction:

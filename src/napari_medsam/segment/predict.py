@@ -15,7 +15,7 @@ from napari_medsam.errors import PromptError
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.clicks import answer, lone_click
+from napari_medsam.segment.clicks import answer, check_learned, lone_click
 from napari_medsam.segment.detail import Blend, check_detail, detail_fields, fill
 from napari_medsam.segment.logits import mask_from_logits
 from napari_medsam.segment.patch import Patch
@@ -119,37 +119,54 @@ class Segmenter:
             answers.update(zip(members, found, strict=True))
         return [answers[number] for number in range(len(prompts))]
 
-    def predict_prompt(
+    def predict_prompts(
+        self,
+        plane: Plane,
+        prompts: Sequence[Prompt],
+        contrast: str | Contrast = "auto",
+        field: str | Field = "auto",
+        detail: int = 1,
+    ) -> list[Prediction]:
+        """Like `predict`, for objects described by boxes, clicks or both.
+
+        A box is decoded first, as `predict` does it, and its clicks correct that mask. Where there are clicks only,
+        "auto" looks for the field that fits what is found (`lone_click`). Raises PromptError for a prompt that says
+        nothing or leaves the plane, and for clicks where the model has not learned them.
+        """
+        checked = [prompt.check(plane.shape) for prompt in prompts]
+        if any(prompt.points for prompt in checked):
+            check_learned(self.model)
+        boxed = [prompt.box for prompt in checked if prompt.box is not None]
+        first = iter(self.predict(plane, boxed, contrast, field, detail))
+        return [
+            self.refine(plane, prompt, contrast, field, None if prompt.box is None else next(first))
+            for prompt in checked
+        ]
+
+    def refine(
         self,
         plane: Plane,
         prompt: Prompt,
         contrast: str | Contrast = "auto",
         field: str | Field = "auto",
-        earlier: Patch | None = None,
+        earlier: Prediction | None = None,
     ) -> Prediction:
-        """The mask of one object from a box, clicks, or both; `model.prompts` says what the model has learned.
+        """Correct the mask of one object by the clicks of its prompt; without clicks it stays.
 
-        field: "auto" takes the field that answers the box, or where there are clicks only looks for the one that fits
-        what is found (`lone_click`); "whole" the whole plane. earlier: the object's mask as it stands, to be corrected
-        by the clicks; without it a box is decoded first. Raises PromptError for a prompt that says nothing or leaves
-        the plane, else as `predict` does.
+        earlier: the object's mask as it stands; None where there is none yet. For the rest see `predict_prompts`.
         """
-        prompt = prompt.check(plane.shape)
+        if earlier is not None and not prompt.points:
+            return earlier
 
         def look(region: Field, known: Patch | None) -> Prediction:
             return answer(self.model, self.embed(plane, contrast, region), prompt, known)
 
-        if prompt.box is None and field == "auto":
-            return lone_click(prompt, plane.shape, DEFAULT_POLICY, look)
-        region = whole_field(plane.shape)
+        known = None if earlier is None else Patch(earlier.row, earlier.col, earlier.mask)
         if prompt.box is not None:
-            region = field_of(field, prompt.box, plane.shape)
-            if earlier is None:
-                [first] = predict(self.model, self.embed(plane, contrast, region), [prompt.box])
-                if not prompt.points:
-                    return first
-                earlier = Patch(first.row, first.col, first.mask)
-        return look(region if not isinstance(field, Field) else field, earlier)
+            return look(field_of(field, prompt.box, plane.shape), known)
+        if field != "auto":
+            return look(_as_field(field, plane.shape), known)
+        return lone_click(prompt, plane.shape, DEFAULT_POLICY, look)
 
     def _predict_in_detail(
         self, plane: Plane, contrast: str | Contrast, blends: Mapping[int, Blend]
