@@ -32,6 +32,7 @@ class FinetuneConfig:
     cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
     iou: float = 0.5  # weight of the squared error of the predicted IoU
     jitter: tuple[float, float] = (-0.02, 0.1)  # each edge moves outwards by such a share of the box's side
+    clicks: float = 0.4  # share of visits with clicks, where the decoder to begin with has learned them
     views: int = 1  # 1, or up to 8: each field is also embedded turned and mirrored; costs encodes, once
     detail: int = 1  # above 1: train and predict large objects field by field (see segment.detail)
     shares: tuple[float, ...] = (0.5, 0.75, 1.0)  # of the way from first to learned weights, tried at the end
@@ -53,6 +54,7 @@ class FinetuneConfig:
             ("cross_entropy", self.cross_entropy >= 0),
             ("iou", self.iou >= 0 and self.dice + self.cross_entropy + self.iou > 0),
             ("jitter", len(self.jitter) == 2 and -0.4 < self.jitter[0] <= self.jitter[1] < 1),
+            ("clicks", 0 <= self.clicks < 1),
             ("views", _whole(self.views, 1) and self.views <= VIEWS),
             ("detail", _whole(self.detail, 1) and self.detail <= 32),
             ("shares", len(self.shares) > 0 and all(0 < share <= 1 for share in self.shares)),
@@ -114,6 +116,7 @@ _ADVICE = {
     "cross_entropy": "Give 0 or more.",
     "iou": "Give 0 or more, and more than 0 for one of the three losses.",
     "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
+    "clicks": "Give a share from 0 to below 1.",
     "views": f"Give a whole number from 1 to {VIEWS}.",
     "detail": "Give a whole number from 1 (off) to 32.",
     "shares": "Give at least one share above 0 and up to 1.",

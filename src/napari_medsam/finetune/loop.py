@@ -1,6 +1,6 @@
 """The fit: frozen encoder and prompt encoder, the mask decoder trained on cached embeddings.
 
-Read from top to bottom: `fit` goes through epochs, `_step` through one batch, `_loss` through one sample.
+Read from top to bottom: `fit` goes through epochs, `_step` through one batch, `_loss` through one visit to a sample.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import Sample, boxes_of_epoch, order_of_epoch
+from napari_medsam.finetune.losses import round_loss
+from napari_medsam.finetune.rounds import Plan, plans_of_epoch, play
 from napari_medsam.image.field import Frame
 from napari_medsam.model.threads import In, Out, map_single_threaded
 from napari_medsam.segment.prompt import Box
@@ -25,8 +27,10 @@ from napari_medsam.segment.prompt import Box
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_medsam.model.decoder import SamDecoder
+    from napari_medsam.model.decoder import ImageSide, SamDecoder
+    from napari_medsam.model.frame_prompt import FramePrompt
 
+Visit = tuple[Sample, Box, Plan]
 Features = Callable[[Sample], npt.NDArray[np.float16]]
 Stopping = Callable[[], bool]
 
@@ -68,7 +72,8 @@ class Fit:
     """One fit of a decoder. `run` yields progress; `best_state` is what it has found, at any time.
 
     decoder: trained in place; only `mask_decoder` learns. train, validation: samples; with no validation samples the
-    last epoch's decoder is the best. features: gives a sample's embedding, (C, h, w) float16. device: of torch.
+    last epoch's decoder is the best. features: gives a sample's embedding, (C, h, w) float16. device: of torch. clicks:
+    whether the decoder has learned clicks, and is to keep them.
     """
 
     def __init__(
@@ -80,6 +85,8 @@ class Fit:
         frame: Frame,
         config: FinetuneConfig,
         device: str = "cpu",
+        *,
+        clicks: bool = False,
     ) -> None:
         import torch
 
@@ -89,6 +96,7 @@ class Fit:
         self._decoder = decoder.to(device).train()
         self._train, self._validation = train, validation
         self._features, self._frame, self._device = features, frame, device
+        self._clicks = config.clicks if clicks and config.detail == 1 else 0.0
         decoder.prompt_encoder.requires_grad_(False)
         self._learned = [p for p in decoder.mask_decoder.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._learned, lr=config.rate, weight_decay=config.weight_decay)
@@ -113,6 +121,11 @@ class Fit:
     def curve(self) -> list[dict[str, float | int | None]]:
         """For each epoch: its number, training loss, validation DSC and seconds since the beginning."""
         return self._state.curve
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What the decoder knows afterwards. Clicks that are not trained on are soon forgotten."""
+        return ("box", "point") if self._clicks else ("box",)
 
     def state(self) -> FitState:
         """What `resume` needs, as of the last complete epoch."""
@@ -183,6 +196,7 @@ class Fit:
 
     def _epoch(self, epoch: int, stopping: Stopping) -> Iterator[Progress]:
         boxes = boxes_of_epoch(self._train, self.config, epoch)
+        plans = plans_of_epoch(len(self._train), self._clicks, self.config.seed, epoch)
         order = order_of_epoch(len(self._train), self.config, epoch)
         losses: list[float] = []
         self._decoder.train()
@@ -190,14 +204,14 @@ class Fit:
             self._stop_if(stopping)
             chosen = order[step * self.config.batch : (step + 1) * self.config.batch].tolist()
             self._set_rate((epoch - 1) * self._steps_an_epoch + step)
-            losses += self._step([(self._train[n], boxes[n]) for n in chosen])
+            losses += self._step([(self._train[n], boxes[n], plans[n]) for n in chosen])
             if step % BATCHES_A_REPORT == BATCHES_A_REPORT - 1:
                 yield self._progress(epoch, len(losses), float(np.mean(losses)), None, ended=False)
         score = self.validate(stopping)
         self._keep(epoch, float(np.mean(losses)), score)
         yield self._progress(epoch, len(losses), float(np.mean(losses)), score, ended=True)
 
-    def _step(self, batch: list[tuple[Sample, Box]]) -> list[float]:
+    def _step(self, batch: list[Visit]) -> list[float]:
         """One step of the optimiser; the gradients of the samples are added in their order, whatever ran first."""
         import torch
 
@@ -220,37 +234,34 @@ class Fit:
         self._optimiser.step()
         return losses
 
-    def _gradient(self, pair: tuple[Sample, Box]) -> tuple[float, tuple[Tensor | None, ...]]:
+    def _gradient(self, visit: Visit) -> tuple[float, tuple[Tensor | None, ...]]:
         import torch
 
-        loss = self._loss(*pair)
+        loss = self._loss(*visit)
         return float(loss.detach()), torch.autograd.grad(loss, self._learned, allow_unused=True)
 
-    def _loss(self, sample: Sample, box: Box) -> Tensor:
-        """Dice and cross-entropy over the field's content, and the squared error of the predicted IoU."""
+    def _loss(self, sample: Sample, box: Box, plan: Plan) -> Tensor:
+        """The mean over the answers of one visit."""
         import torch
-        from torch.nn import functional
 
-        config = self.config
-        logits, iou = self._decoded(sample, box)
         target = self._tensor((sample.target / 255).astype(np.float32))
-        logits = logits[: target.shape[0], : target.shape[1]]
-        share = torch.sigmoid(logits)
-        both = (share * target).sum()
-        dice = 1 - (2 * both + 1) / (share.sum() + target.sum() + 1)
-        entropy = functional.binary_cross_entropy_with_logits(logits, target)
-        with torch.no_grad():
-            found, true = logits > 0, target > 0.5
-            union = (found | true).sum()
-            overlap = (found & true).sum() / union if union else torch.ones((), device=logits.device)
-        error = (iou - overlap) ** 2
-        loss: Tensor = config.dice * dice + config.cross_entropy * entropy + config.iou * error
-        return loss
+        height, width = target.shape
+        image = self._image_side(sample)
+        losses = []
 
-    def _decoded(self, sample: Sample, box: Box) -> tuple[Tensor, Tensor]:
-        features = self._tensor(self._features(sample).astype(np.float32))
-        prompt = self._tensor(sample.field.to_frame(box.array()[None], self._frame)[0])
-        return self._decoder.decode_box(self._decoder.image_side(features), prompt)
+        def decode(prompt: FramePrompt) -> tuple[Tensor, Tensor]:
+            return self._decoder.decode_prompt(image, *prompt.tensors(self._device))
+
+        for answer in play(decode, sample.target, self._in_frame(sample, box), plan, self._frame):
+            losses.append(round_loss(answer.logits[:height, :width], answer.iou, target, self.config))
+        return torch.stack(losses).mean()
+
+    def _image_side(self, sample: Sample) -> ImageSide:
+        return self._decoder.image_side(self._tensor(self._features(sample).astype(np.float32)))
+
+    def _in_frame(self, sample: Sample, box: Box) -> npt.NDArray[np.float32]:
+        in_frame: npt.NDArray[np.float32] = sample.field.to_frame(box.array()[None], self._frame)[0]
+        return in_frame
 
     def _tensor(self, array: npt.NDArray[np.float32]) -> Tensor:
         import torch
@@ -261,7 +272,8 @@ class Fit:
         import torch
 
         with torch.inference_mode():
-            logits, _ = self._decoded(sample, sample.box)
+            box = self._tensor(self._in_frame(sample, sample.box))
+            logits, _ = self._decoder.decode_box(self._image_side(sample), box)
             height, width = sample.target.shape
             return logits[:height, :width].cpu().numpy()
 

@@ -78,16 +78,28 @@ def draw_plans(count: int, habits: Habits, rng: np.random.Generator) -> list[Pla
     ]
 
 
+def plans_of_epoch(samples: int, clicks: float, seed: int, epoch: int) -> list[Plan]:
+    """A plan for each sample, the same for a seed and epoch, always. clicks: share of the visits that have clicks; half
+    of them begin with one."""
+    habits = BOXES_ONLY
+    if clicks:
+        again = clicks / 2 / (1 - clicks / 2)  # of those that begin with a box
+        habits = Habits(box=1 - clicks / 2, click=clicks / 2, mask=0.0, rounds=(1 - again, again))
+    return draw_plans(samples, habits, np.random.default_rng([seed, epoch, 3]))
+
+
 def play(
     decode: Decode, target: npt.NDArray[np.uint8], box: npt.NDArray[np.float32], plan: Plan, frame: Frame
 ) -> Iterator[Round]:
     """Go through a plan. Ends early where nothing is wrong any more.
 
     decode: answers a prompt. target: share of each logit that the object covers, (h, w), 255 for all; some must be over
-    half. box: (4,) in frame pixels, used where the plan begins with one.
+    half, or the visit is one box. box: (4,) in frame pixels, used where the plan begins with one.
     """
     rng = np.random.default_rng(plan.seed)
     wanted = target > 127
+    if not wanted.any():  # there is nothing to click on
+        plan = Plan()
     found = _spoiled(wanted, rng) if plan.start == "mask" else np.zeros_like(wanted)
     clicks: list[Click] = []
     for number in range(plan.rounds):

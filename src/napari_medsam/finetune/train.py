@@ -182,7 +182,8 @@ def _fitted(run: _Run, samples: list[Sample], validation: list[Sample], features
     fails."""
     config, model = run.request.config, run.model
     decoder = build_decoder(model.decoder_state(), model.frame.size, run.request.base)
-    fit = Fit(decoder, samples, validation, features, model.frame, config, model.device)
+    clicks = "point" in model.prompts
+    fit = Fit(decoder, samples, validation, features, model.frame, config, model.device, clicks=clicks)
     weights = (model.encoder_hash, model.decoder_hash)
     identity = run_identity(config, run.split.roles(), weights, model.device)
     known = load_checkpoint(run.folder, identity)
@@ -243,6 +244,7 @@ def _filed(run: _Run, fit: Fit) -> Path:
         classes=tuple(sorted({item.class_name for case in run.cases.values() for item in case.objects})),
         config=request.config.to_json(),
         curve=tuple(fit.curve),
+        prompts=fit.prompts,
     )
     write_decoder(path, fit.best_state, info)
     return path
