@@ -37,6 +37,15 @@ def next_click(target: Mask, found: Mask, rng: np.random.Generator | None = None
     return Click(row, col, bool(target[row, col]))
 
 
+def region_of(click: Click, target: Mask, found: Mask) -> Mask:
+    """The connected region that is wrong in `found` and that a click is to correct: (H, W) bool."""
+    wrong = target & ~found if click.positive else found & ~target
+    regions, _ = ndimage.label(wrong)
+    number = regions[click.row, click.col]
+    region: Mask = (regions == number) & (number > 0)
+    return region
+
+
 def _regions(missed: Mask, extra: Mask) -> tuple[npt.NDArray[np.int32], int]:
     """What is missing and what is too much, in connected regions numbered from 1."""
     one, many = ndimage.label(missed)

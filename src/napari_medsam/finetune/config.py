@@ -31,6 +31,7 @@ class FinetuneConfig:
     dice: float = 1.0  # weight of the Dice loss
     cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
     iou: float = 0.5  # weight of the squared error of the predicted IoU
+    correction: float = 0.5  # weight of the cross-entropy of the region that a click corrects
     jitter: tuple[float, float] = (-0.02, 0.1)  # each edge moves outwards by such a share of the box's side
     clicks: float = 0.4  # share of visits with clicks, where the decoder to begin with has learned them
     views: int = 1  # 1, or up to 8: each field is also embedded turned and mirrored; costs encodes, once
@@ -53,6 +54,7 @@ class FinetuneConfig:
             ("dice", self.dice >= 0),
             ("cross_entropy", self.cross_entropy >= 0),
             ("iou", self.iou >= 0 and self.dice + self.cross_entropy + self.iou > 0),
+            ("correction", self.correction >= 0),
             ("jitter", len(self.jitter) == 2 and -0.4 < self.jitter[0] <= self.jitter[1] < 1),
             ("clicks", 0 <= self.clicks < 1),
             ("views", _whole(self.views, 1) and self.views <= VIEWS),
@@ -115,6 +117,7 @@ _ADVICE = {
     "dice": "Give 0 or more.",
     "cross_entropy": "Give 0 or more.",
     "iou": "Give 0 or more, and more than 0 for one of the three losses.",
+    "correction": "Give 0 or more.",
     "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
     "clicks": "Give a share from 0 to below 1.",
     "views": f"Give a whole number from 1 to {VIEWS}.",

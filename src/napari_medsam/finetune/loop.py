@@ -253,7 +253,8 @@ class Fit:
             return self._decoder.decode_prompt(image, *prompt.tensors(self._device))
 
         for answer in play(decode, sample.target, self._in_frame(sample, box), plan, self._frame):
-            losses.append(round_loss(answer.logits[:height, :width], answer.iou, target, self.config))
+            logits = answer.logits[:height, :width]
+            losses.append(round_loss(logits, answer.iou, target, self.config, answer.corrected))
         return torch.stack(losses).mean()
 
     def _image_side(self, sample: Sample) -> ImageSide:

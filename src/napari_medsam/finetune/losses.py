@@ -18,13 +18,13 @@ def round_loss(
     iou: Tensor,
     target: Tensor,
     config: FinetuneConfig,
-    earlier: npt.NDArray[np.bool_] | None = None,
-    emphasis: float = 0.0,
+    corrected: npt.NDArray[np.bool_] | None = None,
 ) -> Tensor:
     """Dice and cross-entropy over the field's content, and the squared error of the predicted IoU: ().
 
-    logits: (h, w) over the content, float32; target: (h, w) share of each logit that the object covers. earlier: the
-    mask (h, w) that a click has just corrected; where it was wrong the cross-entropy weighs 1 + emphasis.
+    logits: (h, w) over the content, float32; target: (h, w) share of each logit that the object covers. corrected: the
+    region (h, w) that a click is to correct. Its cross-entropy counts on its own: in the mean over all pixels a small
+    region hardly weighs, and a decoder learns to pass over the click.
     """
     import torch
     from torch.nn import functional
@@ -32,14 +32,14 @@ def round_loss(
     share = torch.sigmoid(logits)
     both = (share * target).sum()
     dice = 1 - (2 * both + 1) / (share.sum() + target.sum() + 1)
-    weights = None
-    if earlier is not None and emphasis:
-        wrong = torch.from_numpy(earlier).to(target.device) != (target > 0.5)
-        weights = 1 + emphasis * wrong
-    entropy = functional.binary_cross_entropy_with_logits(logits, target, weights)
+    entropy = functional.binary_cross_entropy_with_logits(logits, target)
     with torch.no_grad():
         found, true = logits > 0, target > 0.5
         union = (found | true).sum()
         overlap = (found & true).sum() / union if union else torch.ones((), device=logits.device)
     loss: Tensor = config.dice * dice + config.cross_entropy * entropy + config.iou * (iou - overlap) ** 2
+    if corrected is not None and corrected.any():
+        region = torch.from_numpy(corrected).to(target.device)
+        there = functional.binary_cross_entropy_with_logits(logits[region], target[region])
+        loss = loss + config.correction * there
     return loss

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_medsam.evaluate.metrics import bbox_of
-from napari_medsam.finetune.clicks import Click, Mask, next_click
+from napari_medsam.finetune.clicks import Click, Mask, next_click, region_of
 from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.segment.clicks import SURE
@@ -39,7 +39,7 @@ class Habits:
     box: float = 0.4
     click: float = 0.5
     mask: float = 0.1
-    rounds: tuple[float, ...] = (0.35, 0.25, 0.2, 0.2)
+    rounds: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
     remembered: float = 0.8
 
 
@@ -58,11 +58,15 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """One answer: logits (L, L) and predicted IoU () with their gradients, and the prompt they answer."""
+    """One answer: logits (L, L) and predicted IoU () with their gradients, and the prompt they answer.
+
+    corrected: what the last click is to correct of the mask before it, (h, w) bool; None where there was no mask.
+    """
 
     logits: Tensor
     iou: Tensor
     prompt: FramePrompt
+    corrected: Mask | None
 
 
 def draw_plans(count: int, habits: Habits, rng: np.random.Generator) -> list[Plan]:
@@ -103,11 +107,13 @@ def play(
     found = _spoiled(wanted, rng) if plan.start == "mask" else np.zeros_like(wanted)
     clicks: list[Click] = []
     for number in range(plan.rounds):
+        corrected = None
         if number or plan.start != "box":
             click = next_click(wanted, found, rng) or (None if clicks else next_click(wanted, ~wanted, rng))
             if click is None:
                 return
             clicks.append(click)
+            corrected = region_of(click, wanted, found) if found.any() else None
         shown = found.any() and (number == 0 or rng.random() < plan.remembered)
         prompt = FramePrompt(
             box if plan.start == "box" else None,
@@ -115,7 +121,7 @@ def play(
             mask_prompt(found, frame, rng) if shown else None,
         )
         logits, iou = decode(prompt)
-        yield Round(logits, iou, prompt)
+        yield Round(logits, iou, prompt, corrected)
         found = (logits[: wanted.shape[0], : wanted.shape[1]] > 0).cpu().numpy()
 
 

@@ -1,0 +1,189 @@
+"""Teach a box decoder clicks, on embedded lessons. Read from the top: `teach` goes through steps, `_visit` through one.
+
+As in SAM's own training (arXiv 2304.02643, appendix A): a box or a click first, then clicks where the mask is wrong,
+each shown with the mask before it. New here: what a click corrects counts on its own, and answers
+to boxes are held to the decoder that was released, as far as that one was right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from fields import Lesson
+from torch import Tensor
+
+from napari_medsam.evaluate.metrics import bbox_of
+from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.losses import round_loss
+from napari_medsam.finetune.rounds import Habits, Plan, draw_plans, play
+from napari_medsam.image.field import Frame
+from napari_medsam.model.decoder import SamDecoder
+from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.model.threads import map_single_threaded
+from napari_medsam.model.weights import build_decoder
+
+MOST_LESSONS = 250  # of a source count; more of one teach little that is new
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every knob of the lessons."""
+
+    seed: int = 0
+    visits: int = 12_000  # in all; one is a sequence of one to four answers about an object
+    batch: int = 8  # visits whose gradients are averaged into one step
+    learning_rate: float = 2e-4  # of AdamW, at the peak; cosine to a fiftieth
+    warmup: float = 0.03  # share of the steps
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest norm of a step's gradient
+    dice: float = 1.0  # weight of the Dice loss
+    cross_entropy: float = 2.0  # weight of the pixelwise cross-entropy
+    iou: float = 0.5  # weight of the squared error of the predicted IoU
+    correction: float = 0.5  # weight of the cross-entropy of the region that a click corrects
+    distillation: float = 1.0  # pull of the released decoder's answer to a box, times the IoU of that answer
+    jitter: tuple[float, float] = (
+        -0.02,
+        0.1,
+    )  # each edge of a box moves outwards by such a share of its side
+    average: float = 0.995  # decay of the running mean of the weights, which is what is kept
+    half: bool = True  # compute in bfloat16 where torch may; the weights stay float32
+    habits: Habits = field(default_factory=Habits)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where teaching is: visits done and the mean loss of the last answers."""
+
+    visits: int
+    loss: float
+
+
+class Teacher:
+    """Teaches a decoder. `teach` yields its steps, `average` is the decoder to keep."""
+
+    def __init__(
+        self, released: dict[str, Tensor], lessons: Sequence[Lesson], frame: Frame, recipe: Recipe
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self._frame = recipe, frame
+        self._loss = FinetuneConfig(
+            dice=recipe.dice, cross_entropy=recipe.cross_entropy, iou=recipe.iou, correction=recipe.correction
+        )
+        self._pulled = replace(self._loss, iou=0.0)  # the IoU head has its own target: the truth
+        self._released = _copy(released, frame).eval().requires_grad_(False)
+        self._decoder = _copy(released, frame).train()
+        self._decoder.prompt_encoder.requires_grad_(False)
+        self.average = _copy(released, frame).eval().requires_grad_(False)
+        self._learned = list(self._decoder.mask_decoder.parameters())
+        self._by_source: dict[str, list[Lesson]] = {}
+        for lesson in lessons:
+            if not lesson.held:
+                self._by_source.setdefault(lesson.source, []).append(lesson)
+        self._sources = sorted(self._by_source)
+        sizes = np.array([min(len(self._by_source[name]), MOST_LESSONS) for name in self._sources])
+        self._shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
+        self._optimiser = torch.optim.AdamW(
+            self._learned, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+
+    def teach(self) -> Iterator[Step]:
+        steps = self.recipe.visits // self.recipe.batch
+        recent: list[float] = []
+        for number in range(steps):
+            self._set_rate(number / steps)
+            recent = [*recent, *self._step(number)][-400:]
+            self._keep_average(number)
+            yield Step((number + 1) * self.recipe.batch, float(np.mean(recent)))
+
+    def _step(self, number: int) -> list[float]:
+        rng = np.random.default_rng([self.recipe.seed, number])
+        plans = draw_plans(self.recipe.batch, self.recipe.habits, rng)
+        visits = [(*self._draw(rng), plan) for plan in plans]
+        total: list[Tensor | None] = [None] * len(self._learned)
+        losses: list[float] = []
+        for found, gradients in map_single_threaded(self._visit, visits):
+            losses += found
+            for n, gradient in enumerate(gradients):
+                if gradient is not None:
+                    known = total[n]
+                    total[n] = gradient if known is None else known.add_(gradient)
+        for parameter, gradient in zip(self._learned, total, strict=True):
+            parameter.grad = None if gradient is None else gradient / len(visits)
+        torch.nn.utils.clip_grad_norm_(self._learned, self.recipe.clip)
+        self._optimiser.step()
+        return losses
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Lesson, int, np.ndarray]:
+        """A lesson, one of its objects, and a box around that one in frame pixels."""
+        lessons = self._by_source[self._sources[rng.choice(len(self._sources), p=self._shares)]]
+        lesson = lessons[rng.integers(len(lessons))]
+        number = int(rng.integers(len(lesson.objects)))
+        target = lesson.objects[number]
+        bbox = bbox_of(target > 127)
+        assert bbox is not None
+        sides = np.array([bbox[2] - bbox[0], bbox[3] - bbox[1]] * 2)
+        moved = np.array(bbox) + np.array([-1, -1, 1, 1]) * rng.uniform(*self.recipe.jitter, size=4) * sides
+        return lesson, number, np.clip(moved, 0, [*target.shape, *target.shape]).astype(np.float32)
+
+    def _visit(
+        self, drawn: tuple[Lesson, int, np.ndarray, Plan]
+    ) -> tuple[list[float], tuple[Tensor | None, ...]]:
+        """The losses of all answers about one object, and their gradient."""
+        lesson, number, box, plan = drawn
+        target = lesson.objects[number]
+        wanted = torch.from_numpy((target / 255).astype(np.float32))
+        height, width = wanted.shape
+        features = torch.from_numpy(lesson.features.astype(np.float32))
+        image = self._decoder.image_side(features)
+
+        def decode(prompt: FramePrompt) -> tuple[Tensor, Tensor]:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.half):
+                logits, iou = self._decoder.decode_prompt(image, *prompt.tensors("cpu"))
+            return logits.float(), iou.float()
+
+        losses: list[Tensor] = []
+        for answer in play(decode, target, box, plan, self._frame):
+            logits = answer.logits[:height, :width]
+            loss = round_loss(logits, answer.iou, wanted, self._loss, answer.corrected)
+            if answer.prompt.box is not None and not len(answer.prompt.points):
+                loss = loss + self.recipe.distillation * self._pull(features, answer.prompt, logits, wanted)
+            losses.append(loss)
+        total = torch.stack(losses).sum() / math.sqrt(len(losses))
+        gradients = torch.autograd.grad(total, self._learned, allow_unused=True)
+        return [float(loss.detach()) for loss in losses], gradients
+
+    def _pull(self, features: Tensor, prompt: FramePrompt, logits: Tensor, wanted: Tensor) -> Tensor:
+        """How far an answer to a box is from the released decoder's, as far as that one is right."""
+        with torch.no_grad():
+            released, _ = self._released.decode_prompt(
+                self._released.image_side(features), *prompt.tensors("cpu")
+            )
+            told = torch.sigmoid(released[: logits.shape[0], : logits.shape[1]])
+            mask, true = told > 0.5, wanted > 0.5
+            right = (mask & true).sum() / (mask | true).sum().clamp(min=1)
+        pull: Tensor = right * round_loss(logits, torch.zeros(()), told, self._pulled)
+        return pull
+
+    def _set_rate(self, done: float) -> None:
+        share = min(1.0, (done + 1e-9) / self.recipe.warmup) * (
+            0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+        )
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * share
+
+    @torch.no_grad()
+    def _keep_average(self, number: int) -> None:
+        decay = min(self.recipe.average, (number + 1) / (number + 10))
+        pairs = zip(
+            self.average.mask_decoder.parameters(), self._decoder.mask_decoder.parameters(), strict=True
+        )
+        for mean, value in pairs:
+            mean.lerp_(value, 1 - decay)
+
+
+def _copy(state: dict[str, Tensor], frame: Frame) -> SamDecoder:
+    return build_decoder({name: value.clone() for name, value in state.items()}, frame.size, "a copy")
