@@ -41,7 +41,9 @@ class TestNextClick:
 
     @given(st.integers(0, 2**31), st.booleans())
     @settings(max_examples=40, deadline=None)
-    def test_a_click_always_lands_on_an_error_and_says_what_is_true_there(self, seed: int, drawn: bool) -> None:
+    def test_a_click_always_lands_on_an_error_and_says_what_is_true_there(
+        self, seed: int, drawn: bool
+    ) -> None:
         rng = np.random.default_rng(seed)
         target, found = rng.random((24, 20)) > 0.6, rng.random((24, 20)) > 0.6
         click = next_click(target, found, rng if drawn else None)
@@ -66,7 +68,9 @@ class TestPlans:
 
     def test_the_share_of_visits_with_clicks_is_the_one_asked_for(self) -> None:
         plans = plans_of_epoch(4000, 0.4, 0, 1)
-        assert np.mean([plan.start == "click" or plan.rounds > 1 for plan in plans]) == pytest.approx(0.4, abs=0.06)
+        assert np.mean([plan.start == "click" or plan.rounds > 1 for plan in plans]) == pytest.approx(
+            0.4, abs=0.06
+        )
         assert np.mean([plan.start == "click" for plan in plans]) == pytest.approx(0.2, abs=0.03)
 
     def test_habits_are_kept(self) -> None:
@@ -148,7 +152,11 @@ class TestRoundLoss:
         return float(round_loss(logits, torch.ones(()), self.target, FinetuneConfig(**weights), corrected))
 
     def test_a_better_mask_costs_less(self) -> None:
-        assert self.loss(square(4, 4, 20, 20)) < self.loss(square(4, 4, 20, 15)) < self.loss(square(25, 25, 30, 30))
+        assert (
+            self.loss(square(4, 4, 20, 20))
+            < self.loss(square(4, 4, 20, 15))
+            < self.loss(square(25, 25, 30, 30))
+        )
 
     def test_a_click_that_is_passed_over_costs_its_own_term(self) -> None:
         region = square(4, 15, 20, 20)

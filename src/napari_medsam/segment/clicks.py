@@ -89,15 +89,18 @@ def lone_click(
 
 
 def click_box(prompt: Prompt, found: Prediction, shape: tuple[int, int]) -> Box:
-    """The box around what was found for a click, a little too large as people draw boxes; where nothing was found, a
-    quarter of the field around the first click."""
+    """The box around what was found for clicks and around the plus clicks themselves, a little too large as people draw
+    boxes; where nothing was found, a quarter of the field around the first click."""
     if not found.mask.size:
         row, col = first_corner(prompt)
         half = max(found.field.height, found.field.width) / 8
         return Box(row - half, col - half, row + half, col + half).clip(shape)
-    height, width = found.mask.shape
-    r0, c0 = found.row - 0.025 * height, found.col - 0.025 * width
-    return Box(r0, c0, r0 + 1.05 * height, c0 + 1.05 * width).clip(shape)
+    pixels = [_pixel(point).array() for point in prompt.points if point.positive]
+    mask = (found.row, found.col, found.row + found.mask.shape[0], found.col + found.mask.shape[1])
+    edges = np.array([mask, *pixels])
+    low, high = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
+    room = 0.025 * (high - low)
+    return Box(*(low - room).tolist(), *(high + room).tolist()).clip(shape)
 
 
 def first_corner(prompt: Prompt) -> tuple[int, int]:
