@@ -21,7 +21,7 @@ from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.predict import Prediction
-from napari_medsam.segment.prompt import Box, boxes_in_plane
+from napari_medsam.segment.prompt import Box, Point, Prompt
 from napari_medsam.ui.samples import SAMPLES, read_sample
 
 
@@ -32,15 +32,17 @@ class BoxFiller:
     planes: list[Plane] = field(default_factory=list)
     contrasts: list[Contrast] = field(default_factory=list)
     details: list[int] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
     hit: bool = False
 
-    def predict(
-        self, plane: Plane, boxes: list, contrast: Contrast, region: str, detail: int
+    def predict_prompts(
+        self, plane: Plane, prompts: list[Prompt], contrast: Contrast, region: str, detail: int
     ) -> list[Prediction]:
         assert region == "auto"
         self._note(plane, contrast)
         self.details.append(detail)
-        return [_filled(box, plane) for box in boxes_in_plane(boxes, plane.shape)]
+        self.prompts += prompts
+        return [_filled(prompt.box or Box(0, 0, 2, 2), plane) for prompt in prompts]
 
     def embed(self, plane: Plane, contrast: Contrast) -> BoxFiller:
         if plane.dtype == bool:
@@ -104,6 +106,46 @@ def test_more_objects_than_a_byte_holds(image: Path, tmp_path: Path) -> None:
     assert labels.max() == 300
 
 
+def test_clicks_belong_to_the_box_before_them(
+    filler: BoxFiller, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = (
+        "--point",
+        "5,6,+",
+        "--box",
+        "2,3,10,20",
+        "--point",
+        "4,5.5,-",
+        "--point",
+        "0,0,-",
+        "--box",
+        "1,1,4,4",
+    )
+    assert run("segment", image, *said, "-o", tmp_path / "labels.tif") == 0
+    assert filler.prompts == [
+        Prompt(None, (Point(5, 6),)),
+        Prompt(Box(2, 3, 10, 20), (Point(4, 5.5, False), Point(0, 0, False))),
+        Prompt(Box(1, 1, 4, 4)),
+    ]
+    assert "2  the box 2,3,10,20, the click 4,5.5,-, the click 0,0,-" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        (("--point", "5,6,-"), "Object 1: A prompt needs a box, or a click on the object"),
+        (("--box", "1,1,5,5", "--point", "50,6,+"), "Object 1: the click 50,6,+ lies outside"),
+        (("--point", "-1,6,+"), "Object 1: the click -1,6,+ lies outside"),
+    ],
+)
+def test_an_unusable_click_is_refused_before_a_model_is_loaded(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: tuple[str, ...], complaint: str
+) -> None:
+    assert run("segment", image, *said, "-o", tmp_path / "a.tif") == 1
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "a.tif").exists()
+
+
 @pytest.mark.usefixtures("filler")
 def test_a_box_may_hang_over_the_edge(image: Path, tmp_path: Path) -> None:
     assert run("segment", image, "--box", "-5,-5,3,4", "-o", tmp_path / "labels.tif") == 0
@@ -162,6 +204,10 @@ def test_a_failed_write_leaves_the_earlier_file(
         (["--box", "1,2,3"], "four numbers"),
         (["--box", "a,2,3,4"], "no list of numbers"),
         ([], "--box"),
+        (["--point", "1,2"], "R,C,+"),
+        (["--point", "1,2,x"], "R,C,+"),
+        (["--point", "1,+"], "R,C,+"),
+        (["--point", "nan,1,+"], "R,C,+"),
         (["--box", "1,2,3,4", "--contrast", "bright"], "ct-lung"),
         (["--box", "1,2,3,4", "--contrast", "9,1"], "9,1"),
         (["--box", "1,2,3,4", "--channels", "0,1,2,3"], "channels"),
@@ -199,7 +245,7 @@ def test_an_unusable_box_is_refused_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.setattr(cli, "_segmenter", lambda _: pytest.fail("the model was loaded"))
     assert run("segment", image, "--box", "1,1,5,5", "--box", box, "-o", tmp_path / "a.tif") == 1
-    assert "Box 2" in complaint(capsys)
+    assert "Object 2" in complaint(capsys)
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,244 @@
+"""Clicks: the interactive decoder beside the released one, on the same embeddings, by the usual protocol.
+
+    python benchmarks/clicks.py [--json OUT] [--data DIR] [--objects N] [--sets NAME ...] [--seeds N] [--decoder FILE]
+
+Up to N objects of each set, boxes 0 to 5 % too large, on the field that answers the object's box: the zoom at which a
+person works. A simulated person clicks where the mask is most wrong: in the middle of the largest error with seed 0, at
+a random place well inside an error with the others. NoC@q: clicks (without a box) until the DSC reaches q, 20 where
+it never does. "alone": one click and no word of the object's size (`segment.clicks.lone_click`). Sets marked with *
+were trained on, so only the others count for the bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from accuracy import Thing, things
+from report import Figure, publish
+from zero_shot import data_folder
+
+from napari_medsam import Segmenter, load_model
+from napari_medsam.embedding.cache import EmbeddingCache
+from napari_medsam.embedding.embed import Embedding
+from napari_medsam.finetune.clicks import next_click
+from napari_medsam.model.medsam import MedSAM, load_decoder
+from napari_medsam.segment.clicks import answer
+from napari_medsam.segment.patch import Patch
+from napari_medsam.segment.predict import field_of
+from napari_medsam.segment.prompt import Point, Prompt
+
+TRAINED = (
+    "mr3d_spinalcord_sct",
+    "nuclei_dsb2018",
+    "skin_isic",
+    "us_breast_busi",
+    "us_carotid",
+    "xray_lung",
+)
+MOST_CLICKS = 20
+BOX_CLICKS = 5
+HARD = 0.9  # an object whose box mask is under this needs correction
+GOALS = (0.85, 0.90)
+AFTER_BOX, ALONE = (0, 1, 2, 3, 5), (1, 2, 3, 5)
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """DSC after each answer, and the mean absolute error of the predicted IoU over them."""
+
+    dice: list[float]
+    errors: list[float]
+
+    def after(self, clicks: int, first: int) -> float:
+        """DSC after so many clicks; what was reached stays reached. first: clicks of the first answer."""
+        return self.dice[min(clicks - first, len(self.dice) - 1)]
+
+    def needed(self, goal: float) -> int:
+        return next((n for n, dice in enumerate(self.dice, start=1) if dice >= goal), MOST_CLICKS)
+
+
+def course(model: MedSAM, embedding: Embedding, thing: Thing, seed: int, *, boxed: bool, most: int) -> Course:
+    """Prompt one object until nothing is wrong or there were `most` clicks."""
+    rng = np.random.default_rng([seed, int(thing.box.r0 * 1000)]) if seed else None
+    field = embedding.field
+    bounds = (field.row, field.col, field.row + field.height, field.col + field.width)
+    target = thing.mask[bounds[0] : bounds[2], bounds[1] : bounds[3]]
+    size, found = int(thing.mask.sum()), np.zeros(target.shape, bool)
+    points: list[Point] = []
+    earlier: Patch | None = None
+    dice, errors = [], []
+    for number in range(most + 1):
+        if number or not boxed:
+            click = next_click(target, found, rng)
+            if click is None or len(points) == most:
+                break
+            points.append(Point(click.row + field.row, click.col + field.col, click.positive))
+        prompt = Prompt(thing.box if boxed else None, tuple(points))
+        prediction = answer(model, embedding, prompt, earlier)
+        earlier = Patch(prediction.row, prediction.col, prediction.mask)
+        found = earlier.within(bounds)
+        both = int((found & target).sum())
+        dice.append(2 * both / max(int(found.sum()) + size, 1))
+        errors.append(abs(prediction.iou - both / max(int(found.sum()) + size - both, 1)))
+        if dice[-1] >= max(GOALS) and len(dice) > BOX_CLICKS:
+            break
+    return Course(dice, errors)
+
+
+def scores_of(model: MedSAM, segmenter: Segmenter, thing: Thing, seeds: int, most: int) -> Iterator[Scores]:
+    """One row a seed."""
+    embedding = segmenter.embed(thing.plane, field=field_of("auto", thing.box, thing.plane.shape))
+    for seed in range(seeds):
+        boxed = course(model, embedding, thing, seed, boxed=True, most=BOX_CLICKS)
+        alone = course(model, embedding, thing, seed, boxed=False, most=most)
+        yield {
+            **{f"box+{n}" if n else "box": boxed.after(n, 0) for n in AFTER_BOX},
+            **{f"{n} clicks" if n > 1 else "1 click": alone.after(n, 1) for n in ALONE},
+            **{f"NoC@{round(100 * goal)}": alone.needed(goal) for goal in GOALS},
+            "IoU error": float(np.mean(boxed.errors + alone.errors)),
+        }
+
+
+def lone(model: MedSAM, segmenter: Segmenter, thing: Thing) -> float:
+    """DSC after one click in the middle, nothing known of the object's size."""
+    click = next_click(thing.mask, np.zeros_like(thing.mask))
+    assert click is not None
+    own = Segmenter(model, segmenter.cache)
+    found = own.refine(thing.plane, Prompt(None, (Point(click.row, click.col),)))
+    mask = found.full(thing.plane.shape)
+    return 2 * int((mask & thing.mask).sum()) / max(int(mask.sum()) + int(thing.mask.sum()), 1)
+
+
+def mean(rows: list[Scores], key: str) -> float:
+    return float(np.mean([row[key] for row in rows])) if rows else float("nan")
+
+
+def tables(by_set: dict[str, dict[str, list[Scores]]]) -> str:
+    """One Markdown table a model."""
+    parts = []
+    for role in ("released", "ours"):
+        keys = list(next(iter(by_set.values()))[role][0])
+        parts += [f"{role}:", "", f"| set | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
+        for name, rows in by_set.items():
+            star = "*" if name in TRAINED else ""
+            cells = [f"{mean(rows[role], key):.{1 if key.startswith('NoC') else 3}f}" for key in keys]
+            parts.append(f"| {name}{star} | {' | '.join(cells)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def figures(by_set: dict[str, dict[str, list[Scores]]]) -> list[Figure]:
+    """The bars: over the sets that were not trained on, each set weighing the same."""
+    held = {name: rows for name, rows in by_set.items() if name not in TRAINED}
+
+    def over(sets: dict[str, dict[str, list[Scores]]], role: str, key: str) -> float:
+        return float(np.mean([mean(rows[role], key) for rows in sets.values()]))
+
+    def gains(role: str, key: str) -> list[float]:
+        per_set = []
+        for rows in held.values():
+            hard = [row for row in rows[role] if row["box"] < HARD]
+            if hard:
+                per_set.append(mean(hard, key) - mean(hard, "box"))
+        return per_set
+
+    def falls(role: str) -> list[float]:
+        return [
+            mean(rows[role], later) - mean(rows[role], sooner)
+            for rows in held.values()
+            for sooner, later in (("box", "box+1"), ("box", "box+3"), ("1 click", "3 clicks"))
+        ]
+
+    boxes = [mean(rows["ours"], "box") - mean(rows["released"], "box") for rows in by_set.values()]
+    found = [
+        Figure(
+            f"one click, mean over {len(held)} sets held out",
+            over(held, "ours", "1 click"),
+            "DSC",
+            0.78,
+            True,
+        ),
+        Figure("the same, released decoder", over(held, "released", "1 click"), "DSC"),
+        Figure("three clicks", over(held, "ours", "3 clicks"), "DSC", 0.85, True),
+        Figure("the same, released decoder", over(held, "released", "3 clicks"), "DSC"),
+        Figure(
+            "gain of one click after a box under 0.90",
+            float(np.mean(gains("ours", "box+1"))),
+            "DSC",
+            0.04,
+            True,
+        ),
+        Figure("the same, released decoder", float(np.mean(gains("released", "box+1"))), "DSC"),
+        Figure("gain of three clicks after it", float(np.mean(gains("ours", "box+3"))), "DSC", 0.07, True),
+        Figure("the same, released decoder", float(np.mean(gains("released", "box+3"))), "DSC"),
+        Figure("worst change of a set by clicks", min(falls("ours")), "DSC", 0.0, True),
+        Figure(
+            "box alone against the released decoder, mean over all sets",
+            float(np.mean(boxes)),
+            "DSC",
+            -0.005,
+            True,
+        ),
+        Figure("the same, worst set", min(boxes), "DSC", -0.015, True),
+        Figure("error of the predicted IoU, all sets", over(by_set, "ours", "IoU error"), "", 0.06),
+        Figure("the same, released decoder", over(by_set, "released", "IoU error")),
+        Figure("one click, nothing known of the size", over(held, "ours", "alone"), "DSC"),
+        Figure("clicks to 0.85, held-out sets", over(held, "ours", "NoC@85"), "clicks"),
+        Figure("the same, released decoder", over(held, "released", "NoC@85"), "clicks"),
+        Figure("clicks to 0.90, held-out sets", over(held, "ours", "NoC@90"), "clicks"),
+        Figure("the same, released decoder", over(held, "released", "NoC@90"), "clicks"),
+    ]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--data")
+    parser.add_argument("--objects", type=int, default=16, help="at most so many of each set")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sets", nargs="+")
+    parser.add_argument("--decoder", type=Path, help="another decoder than the one shipped")
+    options = parser.parse_args()
+    data = data_folder(options.data)
+    names = options.sets or sorted(path.parent.name for path in data.glob("*/images"))
+    by_set: dict[str, dict[str, list[Scores]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        segmenter = load_model("lite-medsam-box", cache=EmbeddingCache(Path(folder)))
+        shipped = load_model("lite-medsam", cache=None).model if options.decoder is None else None
+        ours = shipped or load_decoder(segmenter.model, options.decoder)
+        for name in names:
+            began, rows = time.monotonic(), defaultdict(list)
+            for thing in things(data / name, options.objects):
+                for row in scores_of(segmenter.model, segmenter, thing, 1, BOX_CLICKS):
+                    rows["released"].append({**row, "alone": lone(segmenter.model, segmenter, thing)})
+                alone = lone(ours, segmenter, thing)
+                for row in scores_of(ours, segmenter, thing, options.seeds, MOST_CLICKS):
+                    rows["ours"].append({**row, "alone": alone})
+            by_set[name] = dict(rows)
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(by_set, indent=1))
+    note = __doc__.split("\n\n")[2].strip() + "\n\n" + tables(by_set)
+    if options.sets or options.decoder:
+        print(note)
+        print("\n".join(figure.row() for figure in figures(by_set)))
+        return 0
+    return publish("clicks", "Clicks: the interactive decoder beside the released one", figures(by_set), note)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
