@@ -91,7 +91,9 @@ def fetch(entry: dict[str, Any], folder: Path, mirror: Path | None) -> tuple[int
         for take in entry["take"]:
             for picture in pictures(Take(**take), listing, repository.content):
                 if picture.stem in stems:
-                    raise SourceError(f"two pictures are named {picture.stem}; take one of them in sources.json")
+                    raise SourceError(
+                        f"two pictures are named {picture.stem}; take one of them in sources.json"
+                    )
                 write(picture, folder)
                 stems.add(picture.stem)
                 masks += picture.mask is not None
@@ -111,11 +113,15 @@ def write(picture: Picture, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Fetch the sources asked for; return 1 where one of them failed, after the others are done."""
-    parser = argparse.ArgumentParser(description="Fetch the pictures that the interactive decoder is trained on.")
+    parser = argparse.ArgumentParser(
+        description="Fetch the pictures that the interactive decoder is trained on."
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the sources' pictures")
     parser.add_argument("--mirror", type=Path, metavar="DIR", help="read DIR/owner+name and not the network")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these sources only")
-    parser.add_argument("--sources", type=Path, default=Path(__file__).with_name("sources.json"), metavar="FILE")
+    parser.add_argument(
+        "--sources", type=Path, default=Path(__file__).with_name("sources.json"), metavar="FILE"
+    )
     options = parser.parse_args(arguments)
     sources: dict[str, dict[str, Any]] = json.loads(options.sources.read_text(encoding="utf-8"))
     if unknown := sorted(set(options.only or ()) - set(sources)):

@@ -37,7 +37,9 @@ class Take:
     axes: tuple[int, ...] = (0,)  # of a volume, sliced across each
     each: int = 4  # slices across one axis
     between: tuple[float, float] = (0.3, 0.75)  # first and last slice, as a share of the axis
-    windows: tuple[tuple[float, float], ...] = ()  # one picture each; none: percentiles, 8-bit pixels as they are
+    windows: tuple[
+        tuple[float, float], ...
+    ] = ()  # one picture each; none: percentiles, 8-bit pixels as they are
     stretch: bool = False  # percentiles for 8-bit pixels too
     mask: tuple[str, str] | None = None  # (old, new) in the image's path gives the mask's
     binary: bool = False  # the mask's connected parts are its instances; otherwise its values are
@@ -105,7 +107,9 @@ def _stem(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "_", re.sub(r"(\.nii)?\.[^./]+$", "", path)).strip("_")
 
 
-def _slices(take: Take, stem: str, volume: Array, mask: Array | None) -> Iterator[tuple[str, Array, Array | None]]:
+def _slices(
+    take: Take, stem: str, volume: Array, mask: Array | None
+) -> Iterator[tuple[str, Array, Array | None]]:
     if volume.ndim != 3:
         raise SourceError(f"{stem} has shape {volume.shape}, not a volume's three axes; leave it out")
     for axis in take.axes:
@@ -119,7 +123,9 @@ def _values(reader: str, path: str, raw: bytes) -> Array:
     """Return a file's values: (row, col[, 3]) of an image, three axes of a volume."""
     readers = {"image": _image, "stack": _stack, "nifti": _nifti}
     if reader not in readers:
-        raise SourceError(f"reader {reader!r} is unknown; use one of image, stack, nifti, dicom in sources.json")
+        raise SourceError(
+            f"reader {reader!r} is unknown; use one of image, stack, nifti, dicom in sources.json"
+        )
     return _guarded(path, lambda: readers[reader](raw))
 
 
@@ -136,7 +142,9 @@ def _guarded(path: str, read: Callable[[], Array]) -> Array:
 def _image(raw: bytes) -> Array:
     with Image.open(io.BytesIO(raw)) as picture:
         plain = {"1": "L", "LA": "L"}.get(picture.mode, "RGB")
-        return np.asarray(picture if picture.mode[0] in "LIF" and picture.mode != "LA" else picture.convert(plain))
+        return np.asarray(
+            picture if picture.mode[0] in "LIF" and picture.mode != "LA" else picture.convert(plain)
+        )
 
 
 def _stack(raw: bytes) -> Array:
@@ -170,7 +178,9 @@ def _dicom(take: Take, paths: list[str], content: Content) -> Array:
     for path in paths:
         _guarded(path, lambda path=path: read(path))  # type: ignore[misc]
     if len({plane.shape for _, _, plane in found}) != 1:
-        raise SourceError(f"{take.paths[0]} is not one series of equal planes; name its series in sources.json")
+        raise SourceError(
+            f"{take.paths[0]} is not one series of equal planes; name its series in sources.json"
+        )
     return np.stack([plane for _, _, plane in sorted(found, key=lambda item: item[:2])])
 
 
