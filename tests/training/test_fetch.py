@@ -137,7 +137,8 @@ def test_a_missing_mask_is_named(fetch: Fetch, capsys: pytest.CaptureFixture[str
 def test_a_bad_commit_is_named(
     fetch: Fetch, mirror: Path, local: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fetch(CELLS, url=(mirror / "lab+cells").as_uri(), local=local, commit="1" * 40) == 1
+    url = "https://example.org/lab/cells" if local else (mirror / "lab+cells").as_uri()
+    assert fetch(CELLS, url=url, local=local, commit="1" * 40) == 1
     said = capsys.readouterr().err
     assert said.startswith("cells: git says: ")
     assert "check url, commit and paths" in said

@@ -94,7 +94,7 @@ def _planes(
             twin = path.replace(*take.mask)
             if twin == path or twin not in listing:
                 raise SourceError(f"{path} has no mask {twin}; correct its mask in sources.json")
-            mask = _values(take.reader, twin, content(twin))
+            mask = _values("labels" if take.reader == "image" else take.reader, twin, content(twin))
             if mask.shape != values.shape[: mask.ndim]:
                 raise SourceError(f"{twin} has shape {mask.shape}, its image {values.shape}; leave it out")
         if take.reader == "image":
@@ -121,7 +121,7 @@ def _slices(
 
 def _values(reader: str, path: str, raw: bytes) -> Array:
     """Return a file's values: (row, col[, 3]) of an image, three axes of a volume."""
-    readers = {"image": _image, "stack": _stack, "nifti": _nifti}
+    readers = {"image": _image, "labels": _labels, "stack": _stack, "nifti": _nifti}
     if reader not in readers:
         raise SourceError(
             f"reader {reader!r} is unknown; use one of image, stack, nifti, dicom in sources.json"
@@ -145,6 +145,11 @@ def _image(raw: bytes) -> Array:
         return np.asarray(
             picture if picture.mode[0] in "LIF" and picture.mode != "LA" else picture.convert(plain)
         )
+
+
+def _labels(raw: bytes) -> Array:
+    with Image.open(io.BytesIO(raw)) as picture:  # of a palette, the numbers and not the colours
+        return np.asarray(picture)
 
 
 def _stack(raw: bytes) -> Array:
