@@ -98,8 +98,8 @@ class TestPlay:
 
     def test_a_box_is_followed_by_clicks_where_the_mask_is_wrong(self) -> None:
         decode = Scripted(square(4, 4, 20, 10), square(4, 4, 20, 20))
-        rounds = list(play(decode, self.target, BOX, Plan("box", 3, 1, remembered=1.0), FRAME))
-        assert len(rounds) == 2  # the third is not needed
+        rounds = list(play(decode, self.target, BOX, Plan("box", 2, 1, remembered=1.0), FRAME))
+        assert len(rounds) == 2
         first, second = decode.prompts
         assert first.mask is None
         assert not len(first.points)
@@ -109,12 +109,27 @@ class TestPlay:
         assert rounds[0].corrected is None
         assert np.array_equal(rounds[1].corrected, square(4, 10, 20, 20))
 
+    def test_a_visit_ends_where_nothing_is_wrong_any_more(self) -> None:
+        decode = Scripted(square(4, 4, 20, 20))
+        assert len(list(play(decode, self.target, BOX, Plan("box", 4, 1), FRAME))) == 1
+
+    def test_what_is_far_from_a_click_stays_for_the_next_one(self) -> None:
+        short = square(4, 4, 20, 18)
+        decode = Scripted(short, np.zeros((32, 32), bool), square(4, 4, 20, 20))
+        rounds = list(play(decode, self.target, BOX, Plan("box", 3, 1, remembered=1.0), FRAME))
+        assert len(rounds) == 3
+        mask = decode.prompts[2].mask
+        assert mask is not None
+        assert mask[12, 6] == pytest.approx(SURE)  # although the second answer was empty
+
     def test_the_mask_before_is_shown_as_logits_as_sure_as_ever(self) -> None:
         decode = Scripted(square(4, 4, 20, 10), square(4, 4, 20, 20))
         list(play(decode, self.target, BOX, Plan("box", 2, 1, remembered=1.0), FRAME))
         mask = decode.prompts[1].mask
         assert mask is not None
         assert mask[12, 7] == pytest.approx(SURE)
+        row, col = decode.prompts[1].points[0].astype(int)
+        assert mask[row, col] == pytest.approx(SURE)  # with a disc around the click
         assert mask[25, 25] == pytest.approx(-SURE)
 
     def test_a_visit_that_begins_with_a_click_has_no_box_and_a_plus_click_first(self) -> None:

@@ -14,7 +14,7 @@ from napari_medsam.image.contrast import Window
 from napari_medsam.image.field import Field, Frame, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.segment.clicks import SURE, answer, check_learned, click_box, frame_prompt, lone_click
+from napari_medsam.segment.clicks import SURE, answer, check_learned, click_box, lone_click
 from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.policy import FieldPolicy
 from napari_medsam.segment.predict import Segmenter
@@ -57,43 +57,49 @@ def embedding(region: Field) -> Embedding:
     )
 
 
+def asked(prompt: Prompt, earlier: Patch | None, region: Field) -> FramePrompt:
+    """What the model is asked."""
+    model: Any = Clicked()
+    answer(model, embedding(region), prompt, earlier)
+    return model.asked[0]
+
+
 class TestFramePrompt:
     def test_a_click_on_a_pixel_lands_on_the_same_pixel_of_a_field_shown_as_it_is(self) -> None:
-        said = frame_prompt(
-            Prompt(None, (Point(110, 120), Point(130, 140, False))), None, Field(100, 100, 256, 256), FRAME
-        )
+        prompt = Prompt(None, (Point(110, 120), Point(130, 140, False)))
+        said = asked(prompt, None, Field(100, 100, 256, 256))
         assert said.points.tolist() == [[10, 20], [30, 40]]
         assert said.positive.tolist() == [True, False]
         assert said.box is None
         assert said.mask is None
 
     def test_the_middle_of_a_pixel_stays_the_middle_where_the_field_is_reduced(self) -> None:
-        said = frame_prompt(Prompt(None, (Point(10, 21),)), None, whole_field((512, 512)), FRAME)
+        said = asked(Prompt(None, (Point(10, 21),)), None, whole_field((512, 512)))
         assert said.points.tolist() == [[4.75, 10.25]]  # pixel 10 covers 10..11, so frame pixels 5..5.5
 
     def test_clicks_outside_the_field_are_left_out(self) -> None:
         prompt = Prompt(Box(110, 110, 150, 150), (Point(120, 120), Point(5, 5, False)))
-        said = frame_prompt(prompt, None, Field(100, 100, 64, 64), FRAME)
+        said = asked(prompt, None, Field(100, 100, 64, 64))
         assert len(said.points) == 1
         assert said.box is not None
 
     def test_a_prompt_with_nothing_on_the_field_is_refused(self) -> None:
         with pytest.raises(ModelError, match="box or a click"):
-            frame_prompt(Prompt(None, (Point(5, 5),)), None, Field(100, 100, 64, 64), FRAME)
+            asked(Prompt(None, (Point(5, 5),)), None, Field(100, 100, 64, 64))
 
     def test_an_earlier_mask_becomes_logits_of_the_field(self) -> None:
         earlier = Patch(110, 120, np.ones((20, 30), bool))
-        said = frame_prompt(Prompt(Box(110, 120, 130, 150)), earlier, Field(100, 100, 256, 256), FRAME)
+        said = asked(Prompt(Box(110, 120, 130, 150)), earlier, Field(100, 100, 256, 256))
         assert said.mask is not None
         assert said.mask.shape == (256, 256)
-        np.testing.assert_allclose(said.mask[10:30, 20:50], SURE, atol=0.1)
+        np.testing.assert_allclose(said.mask[11:30, 21:50], SURE, atol=0.01)
         assert said.mask[5, 5] == pytest.approx(-SURE)
 
     @pytest.mark.parametrize(
         "patch", [Patch(0, 0, np.zeros((4, 4), bool)), Patch(400, 400, np.ones((4, 4), bool))]
     )
     def test_an_empty_mask_or_one_elsewhere_counts_as_none(self, patch: Patch) -> None:
-        said = frame_prompt(Prompt(Box(110, 110, 120, 120)), patch, Field(100, 100, 64, 64), FRAME)
+        said = asked(Prompt(Box(110, 110, 120, 120)), patch, Field(100, 100, 64, 64))
         assert said.mask is None
 
 
@@ -126,6 +132,53 @@ class TestAnswer:
         assert (found.row, found.col, found.mask.size) == (40, 50, 0)
 
 
+class TestCorrecting:
+    region = Field(100, 100, 256, 256)  # shown as it is
+    square = Patch(150, 150, np.ones((40, 40), bool))
+
+    def test_a_plus_click_beside_a_mask_adds_near_itself_and_changes_nothing_else(self) -> None:
+        prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 200),))  # 11 pixels beside the mask
+        model: Any = Clicked(half=60)  # an answer that wants far too much
+        found = answer(model, embedding(self.region), prompt, self.square).full((512, 512))
+        assert found[150:190, 150:190].all()
+        rows, cols = np.nonzero(found & ~self.square.within((0, 0, 512, 512)))
+        assert np.hypot(rows - 170, cols - 200).max() <= 2 * 11 + 1
+        assert found[170, 200]
+
+    def test_a_minus_click_takes_away_near_itself_and_adds_nothing(self) -> None:
+        prompt = Prompt(Box(140, 140, 230, 230), (Point(155, 155, False),))
+        model: Any = Clicked()  # no plus click: it answers with nothing at all
+        found = answer(model, embedding(self.region), prompt, self.square).full((512, 512))
+        assert not found[155, 155]
+        assert found[175:190, 175:190].all()
+        assert not (found & ~self.square.within((0, 0, 512, 512))).any()
+
+    def test_the_decoder_is_shown_the_mask_with_a_disc_added(self) -> None:
+        prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 200),))
+        said = asked(prompt, self.square, self.region)
+        assert said.mask is not None
+        assert said.mask[70, 100] == pytest.approx(SURE)  # the click, in the frame
+        assert said.mask[70, 130] == pytest.approx(-SURE)
+
+    def test_a_click_that_says_what_the_mask_says_takes_the_whole_answer(self) -> None:
+        prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 170),))
+        found = answer(Clicked(half=15), embedding(self.region), prompt, self.square)  # type: ignore[arg-type]
+        assert (found.row, found.col, found.mask.shape) == (155, 155, (30, 30))
+
+    def test_a_minus_click_can_empty_a_small_mask(self) -> None:
+        small = Patch(150, 150, np.ones((3, 3), bool))
+        prompt = Prompt(Box(140, 140, 230, 230), (Point(151, 151, False),))
+        found = answer(Clicked(), embedding(self.region), prompt, small)  # type: ignore[arg-type]
+        assert found.mask.size == 0
+        assert (found.row, found.col) == (140, 140)
+
+    def test_the_click_reaches_as_far_on_a_reduced_field_as_on_the_plane(self) -> None:
+        prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 200),))
+        found = answer(Clicked(half=60), embedding(whole_field((512, 512))), prompt, self.square)  # type: ignore[arg-type]
+        rows, cols = np.nonzero(found.full((512, 512)) & ~self.square.within((0, 0, 512, 512)))
+        assert 15 < np.hypot(rows - 170, cols - 200).max() <= 2 * 11 + 3
+
+
 def mask_at(row: int, col: int, side: int, region: Field, iou: float) -> Prediction:
     return Prediction(None, row, col, np.ones((side, side), bool), iou, "key", region)
 
@@ -136,7 +189,7 @@ class TestLoneClick:
     def test_it_goes_on_to_the_field_that_fits_what_was_found(self) -> None:
         looked: list[Field] = []
 
-        def look(region: Field, _: Patch | None) -> Prediction:
+        def look(region: Field) -> Prediction:
             looked.append(region)
             return mask_at(480, 480, 40, region, 0.5 if len(looked) == 1 else 0.9)
 
@@ -152,14 +205,14 @@ class TestLoneClick:
             self.prompt,
             (1000, 1000),
             FieldPolicy(),
-            lambda region, _: mask_at(490, 490, *_sized(next(sides), region)),
+            lambda region: mask_at(490, 490, *_sized(next(sides), region)),
         )
         assert found.iou == pytest.approx(0.9)
 
     def test_where_nothing_is_found_it_looks_closer_around_the_click(self) -> None:
         looked: list[Field] = []
 
-        def look(region: Field, _: Patch | None) -> Prediction:
+        def look(region: Field) -> Prediction:
             looked.append(region)
             return Prediction(None, 500, 500, np.zeros((0, 0), bool), 0.1, "key", region)
 

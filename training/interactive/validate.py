@@ -11,11 +11,13 @@ from fields import Lesson
 
 from napari_medsam.evaluate.metrics import bbox_of, dice_coefficient
 from napari_medsam.finetune.clicks import next_click
-from napari_medsam.finetune.rounds import click_arrays, mask_prompt
+from napari_medsam.finetune.rounds import click_arrays
 from napari_medsam.image.field import Frame
 from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.threads import map_single_threaded
+from napari_medsam.segment.clicks import mask_prompt
+from napari_medsam.segment.correction import correction_of, settled, suggested
 
 CLICKS = 3
 OBJECTS = 3  # of a lesson, the largest
@@ -57,12 +59,15 @@ def _score(decoder: SamDecoder, frame: Frame, what: tuple[Lesson, int]) -> Figur
             clicks, found = [], np.zeros_like(wanted)
             for name in names:
                 click = None if name == "box" else next_click(wanted, found)
-                clicks += [] if click is None else [click]
-                prompt = FramePrompt(
-                    start, *click_arrays(clicks, frame), mask_prompt(found, frame) if found.any() else None
-                )
+                change = None
+                if click is not None:
+                    clicks.append(click)
+                    change = correction_of(found, click.row, click.col, click.positive)
+                shown = mask_prompt(suggested(found, change), frame)
+                prompt = FramePrompt(start, *click_arrays(clicks, frame), shown)
                 logits, iou = decoder.decode_prompt(image, *prompt.tensors("cpu"))
-                found = (logits[: wanted.shape[0], : wanted.shape[1]] > 0).numpy()
+                answered = (logits[: wanted.shape[0], : wanted.shape[1]] > 0).numpy()
+                found = settled(found, answered, change)
                 scores[name] = dice_coefficient(found, wanted)
                 errors.append(abs(float(iou) - _iou(found, wanted)))
     return {**scores, "IoU error": float(np.mean(errors))}

@@ -18,7 +18,8 @@ from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.finetune.clicks import Click, Mask, next_click, region_of
 from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.segment.clicks import SURE
+from napari_medsam.segment.clicks import mask_prompt
+from napari_medsam.segment.correction import correction_of, settled, suggested
 from napari_medsam.segment.logits import LOGITS
 
 if TYPE_CHECKING:
@@ -107,22 +108,26 @@ def play(
     found = _spoiled(wanted, rng) if plan.start == "mask" else np.zeros_like(wanted)
     clicks: list[Click] = []
     for number in range(plan.rounds):
-        corrected = None
+        corrected = change = None
         if number or plan.start != "box":
             click = next_click(wanted, found, rng) or (None if clicks else next_click(wanted, ~wanted, rng))
             if click is None:
                 return
             clicks.append(click)
             corrected = region_of(click, wanted, found) if found.any() else None
-        shown = found.any() and (number == 0 or rng.random() < plan.remembered)
+            change = correction_of(found, click.row, click.col, click.positive)
+        shown = None
+        if number == 0 or rng.random() < plan.remembered:
+            shown = mask_prompt(suggested(found, change), frame, int(rng.integers(1, 4)))
         prompt = FramePrompt(
             box if plan.start == "box" else None,
             *click_arrays(clicks, frame),
-            mask_prompt(found, frame, rng) if shown else None,
+            shown,
         )
         logits, iou = decode(prompt)
         yield Round(logits, iou, prompt, corrected)
-        found = (logits[: wanted.shape[0], : wanted.shape[1]] > 0).cpu().numpy()
+        answered = (logits[: wanted.shape[0], : wanted.shape[1]] > 0).cpu().numpy()
+        found = settled(found, answered, change)
 
 
 def click_arrays(
@@ -132,16 +137,6 @@ def click_arrays(
     pitch = max(1.0, frame.size / LOGITS)
     places = np.array([(click.row, click.col) for click in clicks], np.float32).reshape(-1, 2)
     return (places + 0.5) * pitch - 0.5, np.array([click.positive for click in clicks], bool)
-
-
-def mask_prompt(found: Mask, frame: Frame, rng: np.random.Generator | None = None) -> npt.NDArray[np.float32]:
-    """A mask (h, w) on logits as a prompt over the whole frame, with edges as soft as resampling makes them."""
-    width = 2 if rng is None else int(rng.integers(1, 4))
-    side = min(LOGITS, frame.size)
-    logits = np.full((side, side), -SURE, np.float32)
-    soft = ndimage.uniform_filter(found.astype(np.float32), width)
-    logits[: found.shape[0], : found.shape[1]] = (2 * soft - 1) * SURE
-    return logits
 
 
 def _spoiled(mask: Mask, rng: np.random.Generator) -> Mask:

@@ -7,16 +7,20 @@ plane: so it fits whatever field comes next, and a mask that a person painted co
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from napari_medsam.errors import PromptError
+from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.segment.correction import Correction, correction_of, settled, suggested
 from napari_medsam.segment.logits import LOGITS, mask_from_logits, shares_of_logits
-from napari_medsam.segment.patch import Patch
+from napari_medsam.segment.patch import Patch, union
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Box, Point, Prompt
@@ -43,38 +47,56 @@ def check_learned(model: Model) -> None:
 def answer(model: Model, embedding: Embedding, prompt: Prompt, earlier: Patch | None = None) -> Prediction:
     """Decode the mask of one object on an embedded field.
 
-    prompt: checked against the embedding's plane (`Prompt.check`). earlier: the object's mask as it stands, predicted
-    or painted; an empty one, or one outside the field, counts as none. Raises ModelError when the decoder fails.
+    prompt: checked against the embedding's plane (`Prompt.check`). earlier: the object's mask as it stands before the
+    prompt's last click, predicted or painted: the click corrects it near itself (`segment.correction`). An empty one,
+    or one outside the field, counts as none. Raises ModelError when the decoder fails.
     """
     field, frame = embedding.field, model.frame
-    said = frame_prompt(prompt, earlier, field, frame)
-    decoded = model.decode_prompt(embedding.features, said, key=embedding.key)
+    known = None if earlier is None else _on_logits(earlier, field, frame)
+    clicks = _clicks_in_frame(prompt, field, frame)
+    pitch = max(1.0, frame.size / LOGITS)
+    change = None
+    if known is not None and len(clicks.points):
+        row, col = (clicks.points[-1] + 0.5) / pitch - 0.5
+        change = correction_of(known, row, col, bool(clicks.positive[-1]))
+    shown = None if known is None else mask_prompt(suggested(known, change), frame)
+    decoded = model.decode_prompt(embedding.features, replace(clicks, mask=shown), key=embedding.key)
     row, col, mask = mask_from_logits(decoded.logits[0], field, frame)
-    if mask.size == 0:
-        row, col = first_corner(prompt)
-    return Prediction(prompt.box, row, col, mask, float(decoded.iou[0]), embedding.key, field)
+    found = Patch(row, col, mask)
+    if change is not None and earlier is not None:
+        last = [point for point in prompt.points if _seen(point, field)][-1]
+        per_logit = pitch / min(frame.scale(field))
+        found = _settled(earlier, found, change.scaled(last.row, last.col, per_logit))
+    if not found.mask.size:
+        found = Patch(*first_corner(prompt), found.mask)
+    return Prediction(
+        prompt.box, found.row, found.col, found.mask, float(decoded.iou[0]), embedding.key, field
+    )
 
 
-def frame_prompt(prompt: Prompt, earlier: Patch | None, field: Field, frame: Frame) -> FramePrompt:
-    """A prompt in plane pixels as the model wants it for a field. Clicks outside the field are left out."""
-    box = None if prompt.box is None else field.to_frame(prompt.box.array()[None], frame)[0]
-    seen = [point for point in prompt.points if field.contains(_pixel(point).array())]
-    scale, corner = np.array(frame.scale(field)), np.array([field.row, field.col])
-    places = np.array([[point.row, point.col] for point in seen], np.float64).reshape(-1, 2)
-    points = (places + 0.5 - corner) * scale - 0.5
-    positive = np.array([point.positive for point in seen], bool)
-    return FramePrompt(box, points.astype(np.float32), positive, _mask_prompt(earlier, field, frame))
+def mask_prompt(mask: npt.NDArray[np.bool_], frame: Frame, width: int = 2) -> npt.NDArray[np.float32] | None:
+    """A mask (h, w) on the logits of a field's content as a prompt over the whole frame; None for an empty one.
+
+    width: over so many logits its edges are softened.
+    """
+    if not mask.any():
+        return None
+    side = min(LOGITS, frame.size)
+    logits = np.full((side, side), -SURE, np.float32)
+    soft = ndimage.uniform_filter(mask.astype(np.float32), width)
+    logits[: mask.shape[0], : mask.shape[1]] = (2 * soft - 1) * SURE
+    return logits
 
 
 def lone_click(
     prompt: Prompt,
     shape: tuple[int, int],
     policy: FieldPolicy,
-    look: Callable[[Field, Patch | None], Prediction],
+    look: Callable[[Field], Prediction],
 ) -> Prediction:
     """The mask of an object that has clicks only: nobody said how large it is, so fields are tried.
 
-    look: decodes the prompt on a field, given an earlier mask. From the whole plane on, the next field is the one that
+    look: decodes the prompt on a field. From the whole plane on, the next field is the one that
     would answer a box around the mask just found; it ends where that is the field just seen. The answer the model
     trusts most is taken (predicted IoU).
     """
@@ -83,7 +105,7 @@ def lone_click(
     for _ in range(ROUNDS):
         if any(field == known.field for known in found):
             break
-        found.append(look(field, None))
+        found.append(look(field))
         field = centred_field(click_box(prompt, found[-1], shape), shape, policy)
     return max(found, key=lambda prediction: prediction.iou)
 
@@ -116,14 +138,34 @@ def _pixel(point: Point) -> Box:
     return Box(row, col, row + 1, col + 1)
 
 
-def _mask_prompt(earlier: Patch | None, field: Field, frame: Frame) -> npt.NDArray[np.float32] | None:
-    if earlier is None:
-        return None
-    part = earlier.within((field.row, field.col, field.row + field.height, field.col + field.width))
-    if not part.any():
-        return None
-    shares = shares_of_logits(part, field, frame)
-    side = min(LOGITS, frame.size)
-    logits = np.full((side, side), -SURE, np.float32)
-    logits[: shares.shape[0], : shares.shape[1]] = (shares / 127.5 - 1) * SURE
-    return logits
+def _seen(point: Point, field: Field) -> bool:
+    return field.contains(_pixel(point).array())
+
+
+def _clicks_in_frame(prompt: Prompt, field: Field, frame: Frame) -> FramePrompt:
+    """Box and clicks in plane pixels as the model wants them for a field. Clicks outside the field are left out."""
+    box = None if prompt.box is None else field.to_frame(prompt.box.array()[None], frame)[0]
+    seen = [point for point in prompt.points if _seen(point, field)]
+    scale, corner = np.array(frame.scale(field)), np.array([field.row, field.col])
+    places = np.array([[point.row, point.col] for point in seen], np.float64).reshape(-1, 2)
+    points = (places + 0.5 - corner) * scale - 0.5
+    positive = np.array([point.positive for point in seen], bool)
+    return FramePrompt(box, points.astype(np.float32), positive)
+
+
+def _on_logits(mask: Patch, field: Field, frame: Frame) -> npt.NDArray[np.bool_]:
+    part = mask.within((field.row, field.col, field.row + field.height, field.col + field.width))
+    on_logits: npt.NDArray[np.bool_] = shares_of_logits(part, field, frame) > 127
+    return on_logits
+
+
+def _settled(earlier: Patch, found: Patch, change: Correction) -> Patch:
+    """The mask found where the click counts and the earlier one elsewhere, as tight as it goes."""
+    bounds = earlier.bounds if not found.mask.size else union(earlier.bounds, found.bounds)
+    assert bounds is not None
+    mask = settled(earlier.within(bounds), found.within(bounds), change, bounds[:2])
+    bbox = bbox_of(mask)
+    if bbox is None:
+        return Patch(bounds[0], bounds[1], np.zeros((0, 0), bool))
+    r0, c0, r1, c1 = bbox
+    return Patch(bounds[0] + r0, bounds[1] + c0, np.ascontiguousarray(mask[r0:r1, c0:c1]))

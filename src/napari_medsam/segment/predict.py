@@ -21,7 +21,7 @@ from napari_medsam.segment.logits import mask_from_logits
 from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prediction import Prediction as Prediction
-from napari_medsam.segment.prompt import Box, Prompt, boxes_in_plane
+from napari_medsam.segment.prompt import Box, Point, Prompt, boxes_in_plane
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.cache import EmbeddingCache
@@ -151,22 +151,36 @@ class Segmenter:
         field: str | Field = "auto",
         earlier: Prediction | None = None,
     ) -> Prediction:
-        """Correct the mask of one object by the clicks of its prompt; without clicks it stays.
+        """Correct the mask of one object by the clicks of its prompt, one after the other; without clicks it stays.
 
-        earlier: the object's mask as it stands; None where there is none yet. For the rest see `predict_prompts`.
+        earlier: the object's mask before the clicks; None has it predicted from the box, or from the first plus click.
+        For the rest see `predict_prompts`.
         """
-        if earlier is not None and not prompt.points:
-            return earlier
+        clicks = sorted(
+            prompt.points, key=lambda point: not point.positive
+        )  # the object first, then what it is not
+        said: tuple[Point, ...] = ()
+        if earlier is None and prompt.box is not None:
+            [earlier] = self.predict(plane, [prompt.box], contrast, field)
+        elif earlier is None:
+            said = (clicks.pop(0),)
+            earlier = self._first_click(plane, Prompt(None, said), contrast, field)
+        region = earlier.field if prompt.box is None else field_of(field, prompt.box, plane.shape)
+        for click in clicks:
+            said = (*said, click)
+            known = Patch(earlier.row, earlier.col, earlier.mask)
+            earlier = answer(self.model, self.embed(plane, contrast, region), Prompt(prompt.box, said), known)
+        return earlier
 
-        def look(region: Field, known: Patch | None) -> Prediction:
-            return answer(self.model, self.embed(plane, contrast, region), prompt, known)
+    def _first_click(
+        self, plane: Plane, prompt: Prompt, contrast: str | Contrast, field: str | Field
+    ) -> Prediction:
+        def look(region: Field) -> Prediction:
+            return answer(self.model, self.embed(plane, contrast, region), prompt)
 
-        known = None if earlier is None else Patch(earlier.row, earlier.col, earlier.mask)
-        if prompt.box is not None:
-            return look(field_of(field, prompt.box, plane.shape), known)
-        if field != "auto":
-            return look(_as_field(field, plane.shape), known)
-        return lone_click(prompt, plane.shape, DEFAULT_POLICY, look)
+        if field == "auto":
+            return lone_click(prompt, plane.shape, DEFAULT_POLICY, look)
+        return look(_as_field(field, plane.shape))
 
     def _predict_in_detail(
         self, plane: Plane, contrast: str | Contrast, blends: Mapping[int, Blend]
