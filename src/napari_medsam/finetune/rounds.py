@@ -110,7 +110,7 @@ def play(
     for number in range(plan.rounds):
         corrected = change = None
         if number or plan.start != "box":
-            click = next_click(wanted, found, rng) or (None if clicks else next_click(wanted, ~wanted, rng))
+            click = next_click(wanted, found, rng) or (None if number else next_click(wanted, ~wanted, rng))
             if click is None:
                 return
             clicks.append(click)
