@@ -11,6 +11,7 @@ from conftest import randomise
 
 from napari_medsam.errors import CheckpointError, ModelError
 from napari_medsam.model.decoder import SamDecoder
+from napari_medsam.model.device import trains_in_bfloat16
 from napari_medsam.model.encoder import choose_backend
 from napari_medsam.model.host import EncoderHost
 from napari_medsam.model.medsam import MedSAM, build_model
@@ -287,3 +288,20 @@ def test_a_vit_encoder_is_built_without_initialising_it(arch: str) -> None:
     assert not any(value.is_meta for value in module.parameters())
     with pytest.raises(CheckpointError, match=r"vit\.pth"):
         build_encoder(arch, {k: v for k, v in state.items() if k != "pos_embed"}, "vit.pth")
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "quick"),
+    [
+        ("cpu", "avx2 avx512_bf16", True),
+        ("cpu", "amx_bf16", True),
+        ("cpu", "avx2", False),
+        ("cuda", "amx_bf16", False),
+    ],
+)
+def test_bfloat16_is_for_cpus_that_have_instructions_for_it(
+    tmp_path: Path, device: str, flags: str, quick: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags} vme\n")
+    assert trains_in_bfloat16(device, tmp_path / "cpuinfo") is quick
+    assert not trains_in_bfloat16(device, tmp_path / "missing")

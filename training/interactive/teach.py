@@ -138,7 +138,8 @@ class Teacher:
         wanted = torch.from_numpy((target / 255).astype(np.float32))
         height, width = wanted.shape
         features = torch.from_numpy(lesson.features.astype(np.float32))
-        image = self._decoder.image_side(features)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.half):
+            image = self._decoder.image_side(features)
 
         def decode(prompt: FramePrompt) -> tuple[Tensor, Tensor]:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.half):

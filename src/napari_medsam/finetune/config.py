@@ -38,6 +38,7 @@ class FinetuneConfig:
     detail: int = 1  # above 1: train and predict large objects field by field (see segment.detail)
     shares: tuple[float, ...] = (0.5, 0.75, 1.0)  # of the way from first to learned weights, tried at the end
     patience: int = 8  # epochs without a better validation DSC until the run stops
+    precision: str = "auto"  # bfloat16 products where the CPU is quicker with them, or "float32" anywhere
     seed: int = 0  # of the split, the order, the boxes
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class FinetuneConfig:
             ("detail", _whole(self.detail, 1) and self.detail <= 32),
             ("shares", len(self.shares) > 0 and all(0 < share <= 1 for share in self.shares)),
             ("patience", _whole(self.patience, 1)),
+            ("precision", self.precision in ("auto", "float32")),
             ("seed", _whole(self.seed, 0)),
         ):
             if not good:
@@ -124,5 +126,6 @@ _ADVICE = {
     "detail": "Give a whole number from 1 (off) to 32.",
     "shares": "Give at least one share above 0 and up to 1.",
     "patience": "Give a whole number from 1.",
+    "precision": "Give auto or float32.",
     "seed": "Give a whole number from 0.",
 }

@@ -21,6 +21,7 @@ from napari_medsam.finetune.data import Sample, boxes_of_epoch, order_of_epoch
 from napari_medsam.finetune.losses import round_loss
 from napari_medsam.finetune.rounds import Plan, plans_of_epoch, play
 from napari_medsam.image.field import Frame
+from napari_medsam.model.device import trains_in_bfloat16
 from napari_medsam.model.threads import In, Out, map_single_threaded
 from napari_medsam.segment.prompt import Box
 
@@ -96,6 +97,7 @@ class Fit:
         self._decoder = decoder.to(device).train()
         self._train, self._validation = train, validation
         self._features, self._frame, self._device = features, frame, device
+        self._half = config.precision == "auto" and trains_in_bfloat16(device)
         self._clicks = config.clicks if clicks and config.detail == 1 else 0.0
         decoder.prompt_encoder.requires_grad_(False)
         self._learned = [p for p in decoder.mask_decoder.parameters() if p.requires_grad]
@@ -246,11 +248,14 @@ class Fit:
 
         target = self._tensor((sample.target / 255).astype(np.float32))
         height, width = target.shape
-        image = self._image_side(sample)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            image = self._image_side(sample)
         losses = []
 
         def decode(prompt: FramePrompt) -> tuple[Tensor, Tensor]:
-            return self._decoder.decode_prompt(image, *prompt.tensors(self._device))
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+                logits, iou = self._decoder.decode_prompt(image, *prompt.tensors(self._device))
+            return logits.float(), iou.float()
 
         for answer in play(decode, sample.target, self._in_frame(sample, box), plan, self._frame):
             logits = answer.logits[:height, :width]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from napari_medsam.errors import ModelError
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -29,3 +31,16 @@ def choose_device(device: str) -> str:
         return device
     what = "is not available here" if device.partition(":")[0] in DEVICES else "is unknown"
     raise ModelError(f"The device {device!r} {what}. Choose auto or one of {', '.join(present)}.")
+
+
+def trains_in_bfloat16(device: str, cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether products of a training step are quicker in bfloat16: on a CPU with instructions for it.
+
+    Measured on one with AVX-512 BF16: a step takes half as long. False where the system does not tell (not Linux).
+    """
+    if device != "cpu":
+        return False
+    try:
+        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_info.read_text().split())
+    except OSError:
+        return False
