@@ -1,0 +1,104 @@
+"""The decoder that ships with the package, on the built-in model and an image of an installed package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage import data
+
+from napari_medsam.evaluate.metrics import dice_coefficient
+from napari_medsam.image.plane import Plane
+from napari_medsam.model.checkpoint import checkpoint_path, load_state
+from napari_medsam.model.decoder_file import read_info
+from napari_medsam.model.medsam import MedSAM, build_model
+from napari_medsam.model.registry import INTERACTIVE, find_model
+from napari_medsam.model.weights import decoder_state, state_hash
+from napari_medsam.segment.predict import Segmenter
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.prompt import Box, Point, Prompt
+
+COIN = Box(37, 73, 90, 130)
+OTHERS = [Box(166, 124, 222, 185), Box(34, 292, 92, 354), Box(243, 22, 301, 82)]
+
+
+@pytest.fixture(scope="module")
+def released() -> MedSAM:
+    return build_model("lite-medsam-box", "cpu", backend="torch")
+
+
+@pytest.fixture(scope="module")
+def clicking() -> Segmenter:
+    return Segmenter(build_model("lite-medsam", "cpu", backend="torch"))
+
+
+@pytest.fixture(scope="module")
+def coins() -> Plane:
+    return Plane.from_array(data.coins(), name="coins")
+
+
+def middle(box: Box, positive: bool = True) -> Point:
+    return Point((box.r0 + box.r1) // 2, (box.c0 + box.c1) // 2, positive)
+
+
+def agreement(one: Prediction, other: Prediction, plane: Plane) -> float:
+    return dice_coefficient(one.full(plane.shape), other.full(plane.shape))
+
+
+def test_the_file_says_what_it_is_and_is_small_enough_to_ship() -> None:
+    info = read_info(INTERACTIVE)
+    assert INTERACTIVE.stat().st_size < 9e6
+    assert info.prompts == ("box", "point")
+    assert info.base == "lite-medsam-box"
+    assert info.config["visits"] > 0
+    card = INTERACTIVE.with_suffix(".md").read_text(encoding="utf-8")
+    for source in info.cases["train"]:
+        assert f"| {source} |" in card
+        assert source in info.dataset
+
+
+def test_the_default_knows_clicks_and_the_released_decoder_stays_as_it_was(
+    released: MedSAM, clicking: Segmenter
+) -> None:
+    assert clicking.model.prompts == {"box", "point"}
+    assert released.prompts == {"box"}
+    assert clicking.model.encoder_hash == released.encoder_hash
+    assert clicking.model.decoder_hash == read_info(INTERACTIVE).decoder_hash != released.decoder_hash
+    published = load_state(checkpoint_path(find_model("lite-medsam")))
+    assert released.decoder_hash == state_hash(decoder_state(published))
+
+
+def test_boxes_are_answered_as_before(released: MedSAM, clicking: Segmenter, coins: Plane) -> None:
+    boxes = [COIN, *OTHERS]
+    for ours, theirs in zip(
+        clicking.predict(coins, boxes), Segmenter(released).predict(coins, boxes), strict=True
+    ):
+        assert agreement(ours, theirs, coins) > 0.95
+
+
+def test_one_click_finds_what_a_box_finds(clicking: Segmenter, coins: Plane) -> None:
+    boxes = [COIN, *OTHERS]
+    prompts = [Prompt(None, (middle(box),)) for box in boxes]
+    clicked = clicking.predict_prompts(coins, prompts)
+    scores = [
+        agreement(one, other, coins)
+        for one, other in zip(clicked, clicking.predict(coins, boxes), strict=True)
+    ]
+    assert np.median(scores) > 0.85
+
+
+def test_a_click_is_heeded_and_changes_nothing_far_away(clicking: Segmenter, coins: Plane) -> None:
+    [before] = clicking.predict(coins, [COIN])
+    mask = before.full(coins.shape)
+    rows, cols = np.nonzero(mask)
+    edge = Point(int(rows[np.argmax(cols)]), int(cols.max()) - 5, positive=False)
+    [after] = clicking.predict_prompts(coins, [Prompt(COIN, (edge,))])
+    changed = mask ^ after.full(coins.shape)
+    assert changed.any()
+    away = np.hypot(*(np.indices(coins.shape) - np.array([edge.row, edge.col])[:, None, None]))
+    assert away[changed].max() < 15
+
+
+def test_no_click_changes_nothing(clicking: Segmenter, coins: Plane) -> None:
+    [box_alone] = clicking.predict(coins, [COIN])
+    [same] = clicking.predict_prompts(coins, [Prompt(COIN)])
+    assert np.array_equal(box_alone.mask, same.mask)
