@@ -5,8 +5,8 @@
 Up to N objects of each set, boxes 0 to 5 % too large, on the field that answers the object's box: the zoom at which a
 person works. A simulated person clicks where the mask is most wrong: in the middle of the largest error with seed 0, at
 a random place well inside an error with the others. NoC@q: clicks (without a box, seed 0) until the DSC reaches q, 20
-where it never does; the released decoder is given up after 5. "alone": one click and no word of the object's size (`segment.clicks.lone_click`). Sets marked with *
-were trained on, so only the others count for the bars.
+where it never does; the released decoder is given up after 5. "alone": one click and no word of the object's size
+(`segment.clicks.lone_click`). Sets marked with * were trained on, so only the others count for the bars.
 """
 
 from __future__ import annotations
