@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     missing = [name for name in options.sets if not (data / name / "images").is_dir()]
     if missing:
         parser.error(f"no image set {', '.join(missing)} in {data}; name their folder with --data")
-    segmenter = load_model("lite-medsam", cache=None, backend=options.backend)
+    segmenter = load_model("lite-medsam-box", cache=None, backend=options.backend)
     published = PublishedSequence()
     results: list[Result] = []
     for name in options.sets:
