@@ -38,6 +38,7 @@ from napari_medsam.finetune.verdict import Contender, judge
 from napari_medsam.model.decoder_file import read_info
 from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
 
+BASE = "lite-medsam-box"  # the decoder shipped with the package has learned from two of these sets
 VESSELS = FinetuneConfig(detail=4, visits=4000, shares=(1.0,))
 DEFAULT = FinetuneConfig()
 ROUND_SETS = ("bact_trpl", "em_isbi2012", "fundus_chase", "nuclei_dsb2018", "us_breast_busi")
@@ -98,7 +99,7 @@ def run_protocol(protocol: Protocol, data: Path, seed: int, work: Path, cache: E
         csv.writer(file).writerows(roles.items())
     config = replace(protocol.config, seed=seed)
     output = folder / "decoder.safetensors"
-    request = TrainingRequest(dataset.path, "decoder", config=config, split=table, output=output)
+    request = TrainingRequest(dataset.path, "decoder", BASE, BASE, config=config, split=table, output=output)
     clock = Clock()
     train(request, folder / "run", clock, cache=cache)
     verdict: Any = read_info(output).verdict
@@ -199,7 +200,7 @@ def epoch(data: Path, cache: EmbeddingCache) -> Iterator[Figure]:
     from napari_medsam.model.weights import build_decoder
     from napari_medsam.segment.predict import DEFAULT_POLICY
 
-    model = build_model("lite-medsam", "cpu")
+    model = build_model(BASE, "cpu")
     config = FinetuneConfig(epochs=1000, batch=4)
     samples = []
     for path in image_paths(data, "nuclei_dsb2018"):
@@ -248,7 +249,7 @@ def rounds(
     data: Path, names: Sequence[str], seeds: int, work: Path, cache: EmbeddingCache
 ) -> list[dict[str, Any]]:
     """For each set, seed and number of corrected cases: DSC on the next cases, released and retrained."""
-    model = build_model("lite-medsam", "cpu")
+    model = build_model(BASE, "cpu")
     rows = []
     for name in names:
         for seed in range(seeds):
@@ -279,7 +280,9 @@ def _rounds_of(
             output = work / f"{name}-{seed}-{corrected}.safetensors"
             table = work / f"{name}-{seed}-{corrected}.csv"
             table.write_text("".join(f"{stem},train\n" for stem in dataset.cases))
-            request = TrainingRequest(dataset.path, "decoder", config=config, split=table, output=output)
+            request = TrainingRequest(
+                dataset.path, "decoder", BASE, BASE, config=config, split=table, output=output
+            )
             train(request, work / f"run-{name}-{seed}-{corrected}", lambda _: None, cache=cache)
             tuned = load_decoder(model, output)
             spent += time.monotonic() - began
