@@ -195,6 +195,7 @@ def test_of_a_crowd_some_are_drawn(encoder: PatchEncoder, monkeypatch: pytest.Mo
     new = {"new": contenders(encoder)["new"]}
     drawn = [one.label for one in judge(new, [("crowd", case)], None)]
     assert len(drawn) == 5 == objects_to_judge([("crowd", case)])
+    assert len(list(judge(new, [("crowd", case)], None, every=True))) == 49
     assert drawn == sorted(set(drawn))
     assert drawn == [one.label for one in judge(new, [("crowd", case)], None)]
     assert drawn != [one.label for one in judge(new, [("crowd", case)], None, seed=1)]

@@ -43,7 +43,10 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One held-out object: where it is, and for each decoder its prediction, DSC and NSD."""
+    """One held-out object: where it is, and for each decoder its prediction, DSC and NSD.
+
+    number: the slice of a volume that the plane is, 0 in a 2D case.
+    """
 
     case: str
     group: str
@@ -55,6 +58,7 @@ class Judged:
     origin: tuple[int, int]
     scores: Mapping[str, Scores]
     predictions: Mapping[str, Prediction]
+    number: int = 0
 
     def full_truth(self) -> npt.NDArray[np.bool_]:
         """The true mask on the whole plane: (H, W) bool."""
@@ -79,16 +83,17 @@ def judge(
     cache: EmbeddingCache | None,
     seed: int = 0,
     stopping: Callable[[], bool] = lambda: False,
+    every: bool = False,
 ) -> Iterator[Judged]:
     """Predict each object of the cases (stem, case) with each contender, from the same boxes, 0 to 5 % too large.
 
-    Of a case with many objects `MOST_OBJECTS_A_CASE` are drawn. Boxes and draws depend on seed, case and label only.
-    Stops early once stopping(). Raises what embedding and decoding raise.
+    Of a case with many objects `MOST_OBJECTS_A_CASE` are drawn, unless it is to be every one. Boxes and draws depend
+    on seed, case and label only. Stops early once stopping(). Raises what embedding and decoding raise.
     """
     segmenters = {role: Segmenter(one.model, cache) for role, one in contenders.items()}
     for stem, case in cases:
         classes = {item.label: item.class_name for item in case.objects}
-        for plane, labels, label in _drawn_objects(stem, case, seed):
+        for number, plane, labels, label in _drawn_objects(stem, case, seed, every):
             if stopping():
                 return
             mask = labels == label
@@ -110,6 +115,7 @@ def judge(
                 origin=(r0, c0),
                 scores=scores,
                 predictions=found,
+                number=number,
             )
 
 
@@ -160,13 +166,15 @@ def _count(labels: npt.NDArray[np.integer]) -> int:
     return sum(int(np.count_nonzero(np.unique(plane))) for plane in planes)
 
 
-def _drawn_objects(stem: str, case: Case, seed: int) -> Iterator[tuple[Plane, npt.NDArray[np.integer], int]]:
+def _drawn_objects(
+    stem: str, case: Case, seed: int, every: bool
+) -> Iterator[tuple[int, Plane, npt.NDArray[np.integer], int]]:
     found = [
-        (plane, labels, int(label))
-        for _, plane, labels in planes_of(case, stem)
+        (number, plane, labels, int(label))
+        for number, plane, labels in planes_of(case, stem)
         for label in np.unique(labels[labels > 0])
     ]
-    if len(found) > MOST_OBJECTS_A_CASE:
+    if not every and len(found) > MOST_OBJECTS_A_CASE:
         chosen = _rng(seed, stem, 0, "draw").permutation(len(found))[:MOST_OBJECTS_A_CASE]
         found = [found[n] for n in sorted(chosen.tolist())]
     yield from found
