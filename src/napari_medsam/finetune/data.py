@@ -182,7 +182,8 @@ def _pixel_shares(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
     """What share of its box's sides a pixel is, the sample's field scaled to 256 pixels: (n, 4), for each edge."""
     sides = [(sample.box.r1 - sample.box.r0, sample.box.c1 - sample.box.c0) * 2 for sample in samples]
     pixels = [max(sample.field.height, sample.field.width) / PUBLISHED_SIDE for sample in samples]
-    return np.array(pixels)[:, None] / np.array(sides)
+    shares: npt.NDArray[np.float64] = np.array(pixels)[:, None] / np.array(sides)
+    return shares
 
 
 def _grown(box: Box, shares: Sequence[float] | npt.NDArray[np.float64], shape: tuple[int, ...]) -> Box:
