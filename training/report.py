@@ -1,6 +1,6 @@
 """One self-contained page, and CSV files, on how models do on the held-out cases of several datasets.
 
-    python training/report.py COMPARISON.toml -o FOLDER [--paper training/paper.csv] [--title TEXT]
+    python training/report.py COMPARISON.toml -o FOLDER [--paper training/paper.csv] [--public FOLDER]
 
 COMPARISON.toml: what is compared, see training/tasks.py. FOLDER receives report.html, cases.csv (a class in a case),
 lesions.csv (an object), table_SIDE_METRIC.csv and agreement.csv. The same inputs give the same numbers.
@@ -87,6 +87,24 @@ def find(
         missing,
         paper,
     )
+
+
+def make(path: Path, folder: Path, paper: Path, title: str, public: Path | None = None) -> None:
+    """Read a comparison, score it, and write its report; a second one without pictures into `public`.
+
+    Raises MedSAMError for what cannot be read or scored, OSError.
+    """
+    comparison, missing = present(read_comparison(path))
+    for line in missing:
+        print(line, file=sys.stderr)
+    stated = read_paper(paper)
+    found = contenders_of([model.source for model in comparison.models], comparison.device)
+    contenders = {model.title: found[model.source] for model in comparison.models}
+    findings = find(comparison, contenders, EmbeddingCache(), missing, stated)
+    print(f"written: {write_report(findings, folder, title)}")
+    if public is not None:
+        print(f"written: {write_report(findings, public, title, pictures=False)}")
+    _print_averages(findings)
 
 
 def write_report(findings: Findings, folder: Path, title: str, pictures: bool = True) -> Path:
@@ -237,24 +255,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--paper", type=Path, default=HERE / "paper.csv", help="figures that the paper states"
     )
     parser.add_argument(
-        "--without-pictures", action="store_true", help="show no cases: their images may not be passed on"
+        "--public",
+        type=Path,
+        metavar="FOLDER",
+        help="a second report without pictures of cases, to be passed on",
     )
     parser.add_argument("--title", default="Decoders on held-out cases")
     options = parser.parse_args(arguments)
     try:
-        comparison, missing = present(read_comparison(options.comparison))
-        for line in missing:
-            print(line, file=sys.stderr)
-        paper = read_paper(options.paper)
-        found = contenders_of([model.source for model in comparison.models], comparison.device)
-        contenders = {model.title: found[model.source] for model in comparison.models}
-        findings = find(comparison, contenders, EmbeddingCache(), missing, paper)
-        page = write_report(findings, options.output, options.title, not options.without_pictures)
+        make(options.comparison, options.output, options.paper, options.title, options.public)
     except (MedSAMError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    _print_averages(findings)
-    print(f"written: {page}")
     return 0
 
 
