@@ -30,11 +30,9 @@ def pool(parts: Mapping[str, tuple[CuratedDataset, Split]], folder: Path, most: 
     rows = []
     for name, (dataset, split) in parts.items():
         for role, stems in (("train", split.train), ("val", split.val)):
-            cases = [_of_pool(dataset.read(stem, predictions=False), stem, name, numbers) for stem in stems]
-            paths = pooled.extend(
-                thinned(case, most, _rng(seed, stem)) for case, stem in zip(cases, stems, strict=True)
-            )
-            rows += [(path.stem, role) for path in paths]
+            cases = (_of_pool(dataset.read(stem, predictions=False), stem, name, numbers) for stem in stems)
+            chosen = (thinned(case, most, _rng(seed, stem)) for case, stem in zip(cases, stems, strict=True))
+            rows += [(path.stem, role) for path in pooled.extend(chosen)]
     return write_split(folder / "split.csv", dict(rows).items())
 
 
