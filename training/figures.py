@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pandas
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scoring import COLOURS
 
 Curve = Sequence[Mapping[str, Any]]
@@ -77,6 +78,7 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
                         *zip(*points, strict=True), style, marker=".", color=colour_of(place), label=title
                     )
             axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylabel(label)
             axes.grid(linewidth=0.3)
         handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -97,7 +97,8 @@ def make(path: Path, folder: Path, paper: Path, title: str, public: Path | None 
     comparison, missing = present(read_comparison(path))
     for line in missing:
         print(line, file=sys.stderr)
-    stated = read_paper(paper)
+    names = {task.name for task in comparison.tasks}
+    stated = tuple(one for one in read_paper(paper) if one.task in names)
     found = contenders_of([model.source for model in comparison.models], comparison.device)
     contenders = {model.title: found[model.source] for model in comparison.models}
     findings = find(comparison, contenders, EmbeddingCache(), missing, stated)
@@ -223,11 +224,19 @@ def _template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["share"] = lambda value: "" if value is None else f"{value:.3f}"
-    environment.filters["gain"] = lambda value: "" if value is None else f"{value:+.3f}"
+    environment.filters["gain"] = _gain
+    environment.filters["direction"] = lambda text: {"+": "up", "-": "down"}.get(text[:1], "")
     environment.filters["number"] = lambda value: "" if value != value else f"{value:.4g}"
     environment.filters["svg"] = lambda text: _data("image/svg+xml", text.encode())
     environment.filters["jpeg"] = lambda content: _data("image/jpeg", content)
     return environment.get_template("report.html.j2")
+
+
+def _gain(value: float | None) -> str:
+    """A difference with its sign; none where it is nothing in three places."""
+    if value is None:
+        return ""
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}"
 
 
 def _data(kind: str, content: bytes) -> str:
@@ -276,7 +285,7 @@ def _print_averages(findings: Findings) -> None:
             lines: list[Line] = paper_table(findings.cases, metric, findings.comparison, side)
             if lines:
                 scores = ", ".join(f"{k} {v:.3f}" for k, v in lines[-1].scores.items() if v is not None)
-                print(f"{heading}, {lines[-1].target}, {metric.upper()}: {scores}")
+                print(f"{heading}, average of {len(lines) - 1} targets, {metric.upper()}: {scores}")
 
 
 if __name__ == "__main__":

@@ -215,7 +215,9 @@ def run(options: argparse.Namespace) -> None:
     comparison = write_comparison(out / "comparison.toml", sets, seed)
     read_comparison(comparison)
     began = time.monotonic()
-    report.make(comparison, out / "report", HERE / "paper.csv", options.title, options.docs)
+    report.make(
+        comparison, out / "report", HERE / "paper.csv", f"Decoders on {len(sets)} real sets", options.docs
+    )
     print(f"report: {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -233,7 +235,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--epochs", type=int, metavar="N", help="of every training; default: as the settings say")
     add("--seed", type=int, default=0)
     add("--docs", type=Path, metavar="FOLDER", help="where a report without pictures goes as well")
-    add("--title", default="Decoders on held-out cases of fifteen real sets")
     try:
         run(parser.parse_args(arguments))
     except (MedSAMError, OSError) as error:

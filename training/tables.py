@@ -79,7 +79,7 @@ def paper_table(
     if lines:
         averages = {title: _average([line.scores[title] for line in lines]) for title in comparison.titles}
         total = sum(line.cases for line in lines)
-        lines.append(Line(f"Average of {len(lines)} targets", "", total, averages, _gains(averages), {}))
+        lines.append(Line("Average", "", total, averages, _gains(averages), {}))
     return lines
 
 

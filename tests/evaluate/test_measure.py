@@ -177,7 +177,9 @@ def test_too_little_to_agree_on() -> None:
     assert (one.count, one.bias) == (1, 1.0)
     assert math.isnan(one.low)
     assert math.isnan(one.correlation)
-    assert math.isnan(agreement([1, 2], [5, 5]).correlation)
+    assert math.isnan(agreement([1, 2, 3], [5, 5, 5]).correlation)
+    assert math.isnan(agreement([1, 2], [1, 3]).correlation)
+    assert agreement([1, 2], [1, 3]).low < -0.5
     with pytest.raises(ValueError, match="length"):
         agreement([1], [1, 2])
     with pytest.raises(ValueError, match="finite"):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import baselines
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
-
-import baselines
 
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset

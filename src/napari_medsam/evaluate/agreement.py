@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+LEAST_PAIRS = 3
+"""Two pairs always lie on a line, so fewer have no correlation."""
+
 LIMITS = 1.96
 """Standard deviations on either side of the bias between which 95 % of normally distributed differences lie."""
 
@@ -16,8 +19,8 @@ LIMITS = 1.96
 class Agreement:
     """bias: mean of measured minus reference; low, high: the limits of agreement; correlation: Pearson's r.
 
-    Not a number stands where there is too little to tell: limits under two pairs, the correlation under two pairs or
-    where one side does not vary.
+    Not a number stands where there is too little to tell: limits under two pairs, the correlation under three or where
+    one side does not vary.
     """
 
     count: int
@@ -43,6 +46,6 @@ def agreement(measured: npt.ArrayLike, reference: npt.ArrayLike) -> Agreement:
     differences = found - true
     bias = float(differences.mean())
     room = LIMITS * float(differences.std(ddof=1)) if len(found) > 1 else math.nan
-    varies = len(found) > 1 and np.ptp(found) > 0 and np.ptp(true) > 0
+    varies = len(found) >= LEAST_PAIRS and np.ptp(found) > 0 and np.ptp(true) > 0
     correlation = float(np.corrcoef(found, true)[0, 1]) if varies else math.nan
     return Agreement(len(found), bias, bias - room, bias + room, correlation)
