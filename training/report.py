@@ -24,7 +24,16 @@ from baselines import load
 from figures import agreement_plots, box_plots, colour_of, learning_curves
 from PIL import Image
 from scoring import score_task
-from tables import METRICS, Line, PaperFigure, agreement_table, paper_table, read_paper, table_frame
+from tables import (
+    METRICS,
+    Line,
+    PaperFigure,
+    agreement_table,
+    gains_in_words,
+    paper_table,
+    read_paper,
+    table_frame,
+)
 from tasks import UNET, Comparison, present, read_comparison
 
 from napari_medsam.atomic import replacing
@@ -225,6 +234,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["share"] = lambda value: "" if value is None else f"{value:.3f}"
     environment.filters["gain"] = _gain
+    environment.filters["gains_in_words"] = gains_in_words
     environment.filters["direction"] = lambda text: {"+": "up", "-": "down"}.get(text[:1], "")
     environment.filters["number"] = lambda value: "" if value != value else f"{value:.4g}"
     environment.filters["svg"] = lambda text: _data("image/svg+xml", text.encode())
@@ -286,6 +296,9 @@ def _print_averages(findings: Findings) -> None:
             if lines:
                 scores = ", ".join(f"{k} {v:.3f}" for k, v in lines[-1].scores.items() if v is not None)
                 print(f"{heading}, average of {len(lines) - 1} targets, {metric.upper()}: {scores}")
+                print(
+                    "\n".join(f"  {findings.comparison.titles[0]} {words}" for words in gains_in_words(lines))
+                )
 
 
 if __name__ == "__main__":

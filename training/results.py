@@ -104,6 +104,7 @@ def _chosen(raw: RawSet, folder: Path, target: Path, most: int | None) -> Path:
         )
     if most is None and not raw.match:
         return folder
+    shutil.rmtree(target, ignore_errors=True)  # copies of an earlier choice
     count = min(len(images), most or len(images))
     for path in (images[n] for n in np.linspace(0, len(images) - 1, count).round().astype(int)):
         masks = (folder / "masks").glob(f"{path.name.split('.')[0]}.*")

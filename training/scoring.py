@@ -29,7 +29,7 @@ from napari_medsam.evaluate.metrics import (
     nsd_tolerance,
 )
 from napari_medsam.finetune.pictures import TRUTH, around, contoured
-from napari_medsam.finetune.verdict import Contender, Judged, judge
+from napari_medsam.finetune.verdict import TOLERANCE, Contender, Judged, judge
 
 Row = dict[str, Any]
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
@@ -132,7 +132,7 @@ def _mask(parts: Sequence[Judged], title: str, case: Case) -> np.ndarray:
 
 
 def _scores(mask: np.ndarray, truth: np.ndarray, case: Case) -> dict[str, float]:
-    tolerance = nsd_tolerance(case.spacing, case.unit)
+    tolerance = nsd_tolerance(case.spacing, case.unit, TOLERANCE, TOLERANCE)
     return {
         "dsc": dice_coefficient(mask, truth),
         "nsd": normalized_surface_distance(mask, truth, case.spacing, tolerance),

@@ -83,6 +83,17 @@ def paper_table(
     return lines
 
 
+def gains_in_words(lines: Sequence[Line]) -> list[str]:
+    """For each other model how much better ours is on average, and the target where it gains least."""
+    words = []
+    for title, mean in lines[-1].gains.items() if lines else ():
+        known = [(line.gains[title], line.target) for line in lines[:-1] if line.gains[title] is not None]
+        if mean is not None and known:
+            least, target = min(known)  # type: ignore[type-var]
+            words.append(f"over {title} {mean:+.3f} on average, least for {target}: {least:+.3f}")
+    return words
+
+
 def table_frame(lines: Sequence[Line], metric: str) -> pandas.DataFrame:
     """A table for a CSV file; scores and differences as shares from 0 to 1."""
     rows = []

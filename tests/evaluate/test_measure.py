@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import regionprops
@@ -101,6 +101,7 @@ def test_no_lesion_no_burden_and_pixels_are_no_millilitres() -> None:
     assert (plane.volume, plane.volume_ml, plane.area) == (None, None, 4.0)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_diameters_are_those_of_the_contour(data: st.DataObject) -> None:
     mask = data.draw(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=8)))

@@ -128,6 +128,10 @@ def test_the_tables_are_means_by_target_and_their_average(findings: report.Findi
     assert lines[0].scores["ours"] == pytest.approx(scores["ours"])
     assert lines[0].scores["U-Net"] is None
     assert lines[0].gains["SAM <b>"] == pytest.approx(scores["ours"] - scores["SAM <b>"])
+    least = min(lines[:2], key=lambda line: line.gains["SAM <b>"] or 0)
+    (words,) = tables.gains_in_words(lines)
+    assert words.startswith("over SAM <b> +0.")
+    assert words.endswith(f"least for {least.target}: {least.gains['SAM <b>']:+.3f}")
     assert lines[2].gains["SAM <b>"] == pytest.approx(
         (lines[0].gains["SAM <b>"] + lines[1].gains["SAM <b>"]) / 2
     )

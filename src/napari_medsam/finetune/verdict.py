@@ -16,6 +16,7 @@ from napari_medsam.evaluate.metrics import (
     box_from_mask,
     dice_coefficient,
     normalized_surface_distance,
+    nsd_tolerance,
 )
 from napari_medsam.finetune.data import planes_of
 from napari_medsam.image.plane import Plane
@@ -33,7 +34,7 @@ LEAST_UNITS = 4
 
 MOST_OBJECTS_A_CASE = 30
 TOLERANCE = 2.0
-"""Of the NSD, in pixels of the plane's mean spacing."""
+"""Of the NSD, in millimetres where the spacing is, else in pixels of the plane's mean spacing."""
 
 LEVEL = 0.95
 DRAWS = 4000
@@ -102,7 +103,8 @@ def judge(
                 role: segmenters[role].predict(plane, box[None], detail=one.detail)[0]
                 for role, one in contenders.items()
             }
-            scores = {role: _score(prediction, mask, plane) for role, prediction in found.items()}
+            tolerance = nsd_tolerance(plane.spacing, case.unit, TOLERANCE, TOLERANCE)
+            scores = {role: _score(prediction, mask, plane, tolerance) for role, prediction in found.items()}
             r0, c0, r1, c1 = bbox_of(mask) or (0, 0, 0, 0)
             yield Judged(
                 case=stem,
@@ -136,7 +138,7 @@ def verdict_of(judged: Sequence[Judged], names: Mapping[str, str], by: str, seed
         "by": by,
         "objects": len(judged),
         "cases": len({one.case for one in judged}),
-        "tolerance_px": TOLERANCE,
+        "tolerance": TOLERANCE,
     }
     if len(judged) < LEAST_OBJECTS:
         reason = (
@@ -180,9 +182,8 @@ def _drawn_objects(
     yield from found
 
 
-def _score(prediction: Prediction, mask: npt.NDArray[np.bool_], plane: Plane) -> Scores:
+def _score(prediction: Prediction, mask: npt.NDArray[np.bool_], plane: Plane, tolerance: float) -> Scores:
     full = prediction.full(plane.shape)
-    tolerance = TOLERANCE * float(np.mean(plane.spacing))
     return {
         "dsc": dice_coefficient(full, mask),
         "nsd": normalized_surface_distance(full, mask, plane.spacing, tolerance),
