@@ -78,7 +78,10 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
                         *zip(*points, strict=True), style, marker=".", color=colour_of(place), label=title
                     )
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.set_xlim(
+                0.5, max((point["epoch"] for curve in curves.values() for point in curve), default=1) + 0.5
+            )
             axes.set_ylabel(label)
             axes.grid(linewidth=0.3)
         handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -112,6 +115,8 @@ def agreement_plots(rows: pandas.DataFrame, what: str, unit: str, titles: Sequen
         left.set_ylabel(f"measured, {unit}")
         right.set_xlabel(f"mean of both, {unit}")
         right.set_ylabel(f"measured - reference, {unit}")
+        for axes in (left, right):
+            axes.locator_params(axis="x", nbins=6)
         figure.legend(loc="outside upper left", ncols=4, frameon=False)
         return _svg(figure)
 

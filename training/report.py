@@ -32,6 +32,7 @@ from tables import (
     gains_in_words,
     paper_table,
     read_paper,
+    signed,
     table_frame,
 )
 from tasks import UNET, Comparison, present, read_comparison
@@ -233,20 +234,13 @@ def _template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["share"] = lambda value: "" if value is None else f"{value:.3f}"
-    environment.filters["gain"] = _gain
+    environment.filters["gain"] = signed
     environment.filters["gains_in_words"] = gains_in_words
     environment.filters["direction"] = lambda text: {"+": "up", "-": "down"}.get(text[:1], "")
     environment.filters["number"] = lambda value: "" if value != value else f"{value:.4g}"
     environment.filters["svg"] = lambda text: _data("image/svg+xml", text.encode())
     environment.filters["jpeg"] = lambda content: _data("image/jpeg", content)
     return environment.get_template("report.html.j2")
-
-
-def _gain(value: float | None) -> str:
-    """A difference with its sign; none where it is nothing in three places."""
-    if value is None:
-        return ""
-    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}"
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -83,6 +83,13 @@ def paper_table(
     return lines
 
 
+def signed(gain: float | None) -> str:
+    """A difference with its sign, in three places; without one where that is nothing, empty for None."""
+    if gain is None:
+        return ""
+    return "0.000" if abs(gain) < 0.0005 else f"{gain:+.3f}"
+
+
 def gains_in_words(lines: Sequence[Line]) -> list[str]:
     """For each other model how much better ours is on average, and the target where it gains least."""
     words = []
@@ -90,7 +97,7 @@ def gains_in_words(lines: Sequence[Line]) -> list[str]:
         known = [(line.gains[title], line.target) for line in lines[:-1] if line.gains[title] is not None]
         if mean is not None and known:
             least, target = min(known)  # type: ignore[type-var]
-            words.append(f"over {title} {mean:+.3f} on average, least for {target}: {least:+.3f}")
+            words.append(f"over {title} {signed(mean)} on average, least for {target}: {signed(least)}")
     return words
 
 

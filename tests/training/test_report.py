@@ -142,6 +142,11 @@ def test_the_tables_are_means_by_target_and_their_average(findings: report.Findi
     assert inner.cases == 2
 
 
+def test_differences_have_a_sign_unless_they_are_nothing() -> None:
+    assert [tables.signed(gain) for gain in (0.0004, -0.0004, 0.0126)] == ["0.000", "0.000", "+0.013"]
+    assert (tables.signed(-0.2), tables.signed(None)) == ("-0.200", "")
+
+
 def test_agreement_is_of_measured_and_reference(findings: report.Findings) -> None:
     agreed = tables.agreement_table(findings.cases, findings.lesions, findings.comparison)
     ours = agreed[(agreed["model"] == "ours") & (agreed["what"] == "longest") & (agreed["task"] == "discs")]

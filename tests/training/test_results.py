@@ -137,6 +137,7 @@ def test_what_is_compared_can_be_read(tmp_path: Path) -> None:
     assert comparison.tasks[0].unet == tmp_path / "unets" / "inner.safetensors"
 
 
+@pytest.mark.timeout(900)  # a real encoder, two decoders and two U-Nets: half a minute on an idle machine
 def test_the_whole_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
