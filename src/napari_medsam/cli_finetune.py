@@ -6,12 +6,9 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_medsam.errors import CaseError, MedSAMError
-
-if TYPE_CHECKING:
-    from napari_medsam.finetune.verdict import Contender
 
 Event = dict[str, Any]
 
@@ -143,6 +140,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from napari_medsam.curation.dataset import CuratedDataset
     from napari_medsam.curation.split import sides_of
     from napari_medsam.embedding.cache import EmbeddingCache
+    from napari_medsam.finetune.contenders import contenders_of
     from napari_medsam.finetune.verdict import judge
 
     names = arguments.model or ["lite-medsam"]
@@ -162,7 +160,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise CaseError(
             f"{arguments.dataset}: no cases on the side {arguments.split!r}. Choose another side."
         )
-    contenders = _contenders(names, arguments.device)
+    contenders = contenders_of(names, arguments.device)
     cases = [(stem, dataset.read(stem, predictions=False)) for stem in stems]
     rows = []
     for one in judge(contenders, cases, EmbeddingCache(), arguments.seed):
@@ -173,24 +171,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise CaseError(f"{arguments.dataset}: the chosen cases hold no objects.")
     _report(rows, arguments.csv)
     return 0
-
-
-def _contenders(names: list[str], device: str) -> dict[str, Contender]:
-    """Each model under its name; decoders of one model share its encoder."""
-    from napari_medsam.finetune.verdict import Contender
-    from napari_medsam.model.medsam import build_model, load_decoder
-    from napari_medsam.model.registry import find_model
-
-    bases: dict[str, Any] = {}
-    found = {}
-    for name in names:
-        spec = find_model(name)
-        base = str(spec.path or spec.file_name)
-        if base not in bases:
-            bases[base] = build_model(spec.base or name, device)
-        model = bases[base] if spec.decoder is None else load_decoder(bases[base], spec.decoder)
-        found[name] = Contender(name, model, spec.detail)
-    return found
 
 
 def _report(rows: list[dict[str, Any]], path: Path | None) -> None:

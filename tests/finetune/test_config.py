@@ -19,7 +19,7 @@ from napari_medsam.finetune.request import TrainingRequest, at_work, is_at_work,
         ("learning_rate", 0), ("learning_rate", float("nan")), ("warmup", 1), ("weight_decay", -1), ("clip", 0),
         ("dice", -1), ("cross_entropy", float("nan")), ("jitter", (0.2, 0.1)), ("jitter", (0.1,)),
         ("views", 9), ("views", 0), ("detail", 33), ("detail", 2.0), ("shares", ()), ("shares", (0.0,)),
-        ("patience", 0), ("seed", -1),
+        ("patience", 0), ("seed", -1), ("schedule", "linear"), ("jitter_px", (20, 0)), ("jitter_px", (-1, 3)),
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
@@ -39,7 +39,7 @@ def test_epochs_follow_from_the_visits() -> None:
 
 
 def test_a_config_goes_through_plain_values() -> None:
-    config = FinetuneConfig(epochs=4, jitter=(0.0, 0.2), shares=(0.5,), seed=9)
+    config = FinetuneConfig(epochs=4, jitter=(0.0, 0.2), shares=(0.5,), jitter_px=(0, 20), seed=9)
     assert FinetuneConfig.from_json({**config.to_json(), "unheard_of": 1}) == config
     assert FinetuneConfig.from_json({}) == FinetuneConfig()
 

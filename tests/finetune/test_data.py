@@ -209,6 +209,21 @@ def test_boxes_stay_in_the_field_and_within_the_jitter(jitter: tuple[float, floa
         assert np.ptp(moved, axis=0).min() > 0.5 * min(jitter[1] - jitter[0], 0.2)
 
 
+def test_jitter_in_pixels_of_the_published_frame() -> None:
+    gts = np.zeros((512, 512), np.int32)
+    gts[80:310, 90:330] = 1
+    (sample,) = samples(labelled(gts))
+    pixel = max(sample.field.height, sample.field.width) / 256
+    config = FinetuneConfig(jitter_px=(0.0, 20.0))
+    bbox = np.array(bbox_of(gts == 1))
+    moved = []
+    for epoch in range(60):
+        (box,) = boxes_of_epoch([sample], config, epoch)
+        moved.append((box.array() - bbox) * np.array([-1, -1, 1, 1]) / pixel)
+    assert np.min(moved) > -0.5
+    assert 18 < np.max(moved) < 20.5
+
+
 def test_an_edge_that_the_field_cut_stays_there() -> None:
     gts = np.zeros((256, 256), np.int32)
     gts[20:250, 20:250] = 1

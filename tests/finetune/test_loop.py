@@ -247,6 +247,13 @@ def test_the_learning_rate_rises_and_falls(make: Make) -> None:
     assert rates[-1] < 2e-5
 
 
+def test_a_constant_rate_stays(make: Make) -> None:
+    fit = make(replace(QUICK, epochs=50, warmup=0.0, schedule="constant"))
+    for step in (0, 50, 99):
+        fit._set_rate(step)
+        assert fit._optimiser.param_groups[0]["lr"] == 1e-3
+
+
 # checkpoints
 
 

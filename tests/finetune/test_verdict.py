@@ -185,6 +185,17 @@ def test_every_object_is_judged_by_all_from_one_box_and_again_the_same(encoder: 
     assert not np.array_equal(moved[0].box, found[0].box)
 
 
+def test_the_tolerance_of_the_nsd_is_in_millimetres_where_the_spacing_is(encoder: PatchEncoder) -> None:
+    new = {"new": contenders(encoder)["new"]}
+    fine = replace(disc_case(0), spacing=(0.05, 0.05))
+    (pixels,) = judge(new, [("case", fine)], None)
+    (millimetres,) = judge(new, [("case", replace(fine, unit="mm"))], None)
+    assert millimetres.scores["new"]["dsc"] == pixels.scores["new"]["dsc"]
+    assert pixels.scores["new"]["nsd"] < 1  # within two pixels, that is 0.1
+    assert millimetres.scores["new"]["nsd"] == 1  # within 2 mm, that is 40 pixels
+    assert [(one.number, one.label) for one in judge(new, judged_cases()[1:2], None)] == [(0, 1), (1, 1)]
+
+
 def test_of_a_crowd_some_are_drawn(encoder: PatchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdict_module, "MOST_OBJECTS_A_CASE", 5)
     gts = np.zeros((64, 64), np.int32)
@@ -195,6 +206,7 @@ def test_of_a_crowd_some_are_drawn(encoder: PatchEncoder, monkeypatch: pytest.Mo
     new = {"new": contenders(encoder)["new"]}
     drawn = [one.label for one in judge(new, [("crowd", case)], None)]
     assert len(drawn) == 5 == objects_to_judge([("crowd", case)])
+    assert len(list(judge(new, [("crowd", case)], None, every=True))) == 49
     assert drawn == sorted(set(drawn))
     assert drawn == [one.label for one in judge(new, [("crowd", case)], None)]
     assert drawn != [one.label for one in judge(new, [("crowd", case)], None, seed=1)]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
 from napari_medsam.evaluate.surface import surface_elements
+
+CLINICAL_UNITS = MappingProxyType({"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1000.0})
+"""Millimetres in each of the units in which clinical images give their spacing."""
 
 
 def dice_coefficient(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
@@ -51,6 +55,19 @@ def normalized_surface_distance(
     near = sizes_predicted[at_predicted & (to_true <= tolerance)].sum()
     near += sizes_true[at_true & (to_predicted <= tolerance)].sum()
     return float(near / (sizes_predicted[at_predicted].sum() + sizes_true[at_true].sum()))
+
+
+def nsd_tolerance(
+    spacing: Sequence[float], unit: str, millimetres: float = 2.0, pixels: float = 2.0
+) -> float:
+    """The tolerance of the NSD in the unit of a spacing: millimetres where it is clinical, pixels where it is not.
+
+    unit: of the spacing. In "mm", "cm" or "m" it is the given length; otherwise (microscopy, or no spacing) so many
+    pixels of the mean spacing, since a few millimetres would reach across a whole micrograph.
+    """
+    if unit in CLINICAL_UNITS:
+        return millimetres / CLINICAL_UNITS[unit]
+    return pixels * float(np.mean(spacing))
 
 
 def bbox_of(mask: npt.ArrayLike) -> tuple[int, int, int, int] | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from napari_medsam.errors import CaseError
+
+Schedule = Literal["cosine", "constant"]
 
 VIEWS = 8
 """The ways a square can be turned and mirrored; views of a field that training may see."""
@@ -25,7 +27,10 @@ class FinetuneConfig:
     most_epochs: int = 40  # of the epochs that follow from `visits`
     batch: int = 4  # samples whose gradients are averaged into one step
     learning_rate: float | None = None  # of AdamW, at the peak; None: 2e-4, and 4e-4 for detail
-    warmup: float = 0.05  # share of the steps over which the learning rate rises; then it falls as a cosine
+    warmup: float = 0.05  # share of the steps over which the learning rate rises
+    schedule: Schedule = (
+        "cosine"  # how the rate goes on then: "cosine" falls to a hundredth, "constant" stays
+    )
     weight_decay: float = 0.01  # of AdamW
     clip: float = 1.0  # largest norm of a step's gradient
     dice: float = 1.0  # weight of the Dice loss
@@ -34,6 +39,9 @@ class FinetuneConfig:
     correction: float = 0.5  # weight of the cross-entropy of the region that a click corrects
     jitter: tuple[float, float] = (-0.02, 0.1)  # each edge moves outwards by such a share of the box's side
     clicks: float = 0.4  # share of visits with clicks, where the decoder to begin with has learned them
+    jitter_px: tuple[float, float] | None = (
+        None  # in place of jitter: outwards by pixels of a field scaled to 256
+    )
     views: int = 1  # 1, or up to 8: each field is also embedded turned and mirrored; costs encodes, once
     detail: int = 1  # above 1: train and predict large objects field by field (see segment.detail)
     shares: tuple[float, ...] = (0.5, 0.75, 1.0)  # of the way from first to learned weights, tried at the end
@@ -58,6 +66,8 @@ class FinetuneConfig:
             ("correction", self.correction >= 0),
             ("jitter", len(self.jitter) == 2 and -0.4 < self.jitter[0] <= self.jitter[1] < 1),
             ("clicks", 0 <= self.clicks < 1),
+            ("schedule", self.schedule in get_args(Schedule)),
+            ("jitter_px", self.jitter_px is None or _rising(self.jitter_px, 0, 64)),
             ("views", _whole(self.views, 1) and self.views <= VIEWS),
             ("detail", _whole(self.detail, 1) and self.detail <= 32),
             ("shares", len(self.shares) > 0 and all(0 < share <= 1 for share in self.shares)),
@@ -84,7 +94,9 @@ class FinetuneConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` takes them."""
-        return {**asdict(self), "jitter": list(self.jitter), "shares": list(self.shares)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FinetuneConfig:
@@ -97,6 +109,8 @@ class FinetuneConfig:
         try:
             for name in {"jitter", "shares"} & set(values):
                 values[name] = tuple(values[name])
+            if values.get("jitter_px") is not None:
+                values["jitter_px"] = tuple(values["jitter_px"])
             return cls(**values)
         except TypeError as error:
             raise CaseError(f"The training settings cannot be read ({error}). Start a new run.") from error
@@ -104,6 +118,10 @@ class FinetuneConfig:
 
 def _whole(value: int, least: int) -> bool:
     return isinstance(value, int) and value >= least
+
+
+def _rising(pair: tuple[float, ...], least: float, most: float) -> bool:
+    return len(pair) == 2 and least <= pair[0] <= pair[1] <= most
 
 
 _ADVICE = {
@@ -122,6 +140,8 @@ _ADVICE = {
     "correction": "Give 0 or more.",
     "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
     "clicks": "Give a share from 0 to below 1.",
+    "schedule": "Choose 'cosine' or 'constant'.",
+    "jitter_px": "Give two numbers of pixels, the smaller first, from 0 to 64, or leave it out.",
     "views": f"Give a whole number from 1 to {VIEWS}.",
     "detail": "Give a whole number from 1 (off) to 32.",
     "shares": "Give at least one share above 0 and up to 1.",

@@ -29,6 +29,9 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 LEAST_PIXELS = 8
 """Objects of fewer pixels teach nothing that a box does not say already."""
 
+PUBLISHED_SIDE = 256
+"""Pixels a side of the frame in which the paper states how far its boxes are moved."""
+
 USUAL_GROWTH = 0.025
 """Boxes are drawn a little too large; a sample's field is chosen for such a box."""
 
@@ -104,7 +107,8 @@ def target_on(mask: npt.NDArray[np.bool_], field: Field, frame: Frame) -> npt.ND
 def boxes_of_epoch(samples: Sequence[Sample], config: FinetuneConfig, epoch: int) -> list[Box]:
     """A box for each sample as somebody might draw it this time; the same for a seed and epoch, always."""
     rng = np.random.default_rng([config.seed, epoch, 1])
-    shares = rng.uniform(*config.jitter, size=(len(samples), 4))
+    drawn = rng.uniform(*(config.jitter_px or config.jitter), size=(len(samples), 4))
+    shares = drawn if config.jitter_px is None else drawn * _pixel_shares(samples)
     return [_jittered(sample, share) for sample, share in zip(samples, shares, strict=True)]
 
 
@@ -154,6 +158,14 @@ def _jittered(sample: Sample, shares: npt.NDArray[np.float64]) -> Box:
     )
     moves = np.where(cut, 0.0, shares - USUAL_GROWTH)
     return clip_to_field(_grown(box, moves, (field.row + field.height, field.col + field.width)), field)
+
+
+def _pixel_shares(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
+    """What share of its box's sides a pixel is, the sample's field scaled to 256 pixels: (n, 4), for each edge."""
+    sides = [(sample.box.r1 - sample.box.r0, sample.box.c1 - sample.box.c0) * 2 for sample in samples]
+    pixels = [max(sample.field.height, sample.field.width) / PUBLISHED_SIDE for sample in samples]
+    shares: npt.NDArray[np.float64] = np.array(pixels)[:, None] / np.array(sides)
+    return shares
 
 
 def _grown(box: Box, shares: Sequence[float] | npt.NDArray[np.float64], shape: tuple[int, ...]) -> Box:

@@ -325,11 +325,13 @@ class Fit:
         return bool(self._validation) and state.epoch - max(state.best_epoch, 1) >= self.config.patience
 
     def _set_rate(self, step: int) -> None:
-        """Linear warm-up, then a cosine down to a hundredth."""
+        """Linear warm-up, then a cosine down to a hundredth, or the same rate to the end."""
         total = self.epochs * self._steps_an_epoch
-        warm = max(1, round(self.config.warmup * total))
+        constant = self.config.schedule == "constant"
+        warm = max(0 if constant else 1, round(self.config.warmup * total))
         done = (step - warm) / max(1, total - warm)
-        share = (step + 1) / warm if step < warm else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        fallen = 1.0 if constant else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        share = (step + 1) / warm if step < warm else fallen
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.rate * share
 

@@ -11,6 +11,10 @@ from PIL import Image
 
 from napari_medsam.finetune.verdict import Judged, worst_first
 from napari_medsam.image.contrast import Contrast, apply_window, resolve_contrast
+from napari_medsam.image.plane import Plane
+
+Colour = tuple[int, int, int]
+Window = tuple[int, int, int, int]
 
 TRUTH, CURRENT, NEW = (255, 255, 255), (86, 180, 233), (230, 159, 0)
 """Colours of the contours: white, and two of Okabe and Ito's that people with any colour vision tell apart."""
@@ -33,26 +37,33 @@ def draw_worst(judged: Sequence[Judged], folder: Path, most: int = 6) -> list[st
 
 def picture(one: Judged) -> npt.NDArray[np.uint8]:
     """The surroundings of an object with contours, (h, w, 3) uint8, the longer side `SIDE` pixels."""
-    r0, c0, r1, c1 = _window(one)
-    scale = SIDE / max(r1 - r0, c1 - c0)
-    shape = (max(1, round((r1 - r0) * scale)), max(1, round((c1 - c0) * scale)))
-    window = resolve_contrast(one.plane, Contrast())
-    pixels = apply_window(one.plane.read(r0, c0, r1 - r0, c1 - c0), window)
-    drawn = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC).convert("RGB"))
     masks = [(one.full_truth(), TRUTH)]
     for role, colour in (("current", CURRENT), ("new", NEW)):
         if role in one.predictions:
             masks.append((one.predictions[role].full(one.plane.shape), colour))
+    return contoured(one.plane, around(one.box, one.plane.shape), masks)
+
+
+def contoured(
+    plane: Plane, window: Window, masks: Sequence[tuple[npt.NDArray[np.bool_], Colour]]
+) -> npt.NDArray[np.uint8]:
+    """A window of a plane, (h, w, 3) uint8, the longer side `SIDE` pixels, with the contours of masks (H, W) of the
+    whole plane, the later ones on top."""
+    r0, c0, r1, c1 = window
+    scale = SIDE / max(r1 - r0, c1 - c0)
+    shape = (max(1, round((r1 - r0) * scale)), max(1, round((c1 - c0) * scale)))
+    pixels = apply_window(plane.read(r0, c0, r1 - r0, c1 - c0), resolve_contrast(plane, Contrast()))
+    drawn = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC).convert("RGB"))
     for mask, colour in masks:
         drawn[_contour(mask[r0:r1, c0:c1], shape)] = colour
     return drawn
 
 
-def _window(one: Judged) -> tuple[int, int, int, int]:
-    """The box with some room around it, inside the plane."""
-    b0, b1, b2, b3 = one.box
+def around(box: npt.ArrayLike, shape: tuple[int, int]) -> Window:
+    """A square window around a box (r0, c0, r1, c1) with some room, cut at the edges of a plane of `shape`."""
+    b0, b1, b2, b3 = np.asarray(box, np.float64).tolist()
     row, col, half = (b0 + b2) / 2, (b1 + b3) / 2, ROOM * max(b2 - b0, b3 - b1, 8) / 2
-    height, width = one.plane.shape
+    height, width = shape
     return (
         max(0, int(row - half)),
         max(0, int(col - half)),

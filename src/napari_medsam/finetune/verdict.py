@@ -16,6 +16,7 @@ from napari_medsam.evaluate.metrics import (
     box_from_mask,
     dice_coefficient,
     normalized_surface_distance,
+    nsd_tolerance,
 )
 from napari_medsam.finetune.data import planes_of
 from napari_medsam.image.plane import Plane
@@ -33,7 +34,7 @@ LEAST_UNITS = 4
 
 MOST_OBJECTS_A_CASE = 30
 TOLERANCE = 2.0
-"""Of the NSD, in pixels of the plane's mean spacing."""
+"""Of the NSD, in millimetres where the spacing is, else in pixels of the plane's mean spacing."""
 
 LEVEL = 0.95
 DRAWS = 4000
@@ -43,7 +44,10 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One held-out object: where it is, and for each decoder its prediction, DSC and NSD."""
+    """One held-out object: where it is, and for each decoder its prediction, DSC and NSD.
+
+    number: the slice of a volume that the plane is, 0 in a 2D case.
+    """
 
     case: str
     group: str
@@ -55,6 +59,7 @@ class Judged:
     origin: tuple[int, int]
     scores: Mapping[str, Scores]
     predictions: Mapping[str, Prediction]
+    number: int = 0
 
     def full_truth(self) -> npt.NDArray[np.bool_]:
         """The true mask on the whole plane: (H, W) bool."""
@@ -79,16 +84,17 @@ def judge(
     cache: EmbeddingCache | None,
     seed: int = 0,
     stopping: Callable[[], bool] = lambda: False,
+    every: bool = False,
 ) -> Iterator[Judged]:
     """Predict each object of the cases (stem, case) with each contender, from the same boxes, 0 to 5 % too large.
 
-    Of a case with many objects `MOST_OBJECTS_A_CASE` are drawn. Boxes and draws depend on seed, case and label only.
-    Stops early once stopping(). Raises what embedding and decoding raise.
+    Of a case with many objects `MOST_OBJECTS_A_CASE` are drawn, unless it is to be every one. Boxes and draws depend
+    on seed, case and label only. Stops early once stopping(). Raises what embedding and decoding raise.
     """
     segmenters = {role: Segmenter(one.model, cache) for role, one in contenders.items()}
     for stem, case in cases:
         classes = {item.label: item.class_name for item in case.objects}
-        for plane, labels, label in _drawn_objects(stem, case, seed):
+        for number, plane, labels, label in _drawn_objects(stem, case, seed, every):
             if stopping():
                 return
             mask = labels == label
@@ -97,7 +103,8 @@ def judge(
                 role: segmenters[role].predict(plane, box[None], detail=one.detail)[0]
                 for role, one in contenders.items()
             }
-            scores = {role: _score(prediction, mask, plane) for role, prediction in found.items()}
+            tolerance = nsd_tolerance(plane.spacing, case.unit, TOLERANCE, TOLERANCE)
+            scores = {role: _score(prediction, mask, plane, tolerance) for role, prediction in found.items()}
             r0, c0, r1, c1 = bbox_of(mask) or (0, 0, 0, 0)
             yield Judged(
                 case=stem,
@@ -110,6 +117,7 @@ def judge(
                 origin=(r0, c0),
                 scores=scores,
                 predictions=found,
+                number=number,
             )
 
 
@@ -130,7 +138,7 @@ def verdict_of(judged: Sequence[Judged], names: Mapping[str, str], by: str, seed
         "by": by,
         "objects": len(judged),
         "cases": len({one.case for one in judged}),
-        "tolerance_px": TOLERANCE,
+        "tolerance": TOLERANCE,
     }
     if len(judged) < LEAST_OBJECTS:
         reason = (
@@ -160,21 +168,22 @@ def _count(labels: npt.NDArray[np.integer]) -> int:
     return sum(int(np.count_nonzero(np.unique(plane))) for plane in planes)
 
 
-def _drawn_objects(stem: str, case: Case, seed: int) -> Iterator[tuple[Plane, npt.NDArray[np.integer], int]]:
+def _drawn_objects(
+    stem: str, case: Case, seed: int, every: bool
+) -> Iterator[tuple[int, Plane, npt.NDArray[np.integer], int]]:
     found = [
-        (plane, labels, int(label))
-        for _, plane, labels in planes_of(case, stem)
+        (number, plane, labels, int(label))
+        for number, plane, labels in planes_of(case, stem)
         for label in np.unique(labels[labels > 0])
     ]
-    if len(found) > MOST_OBJECTS_A_CASE:
+    if not every and len(found) > MOST_OBJECTS_A_CASE:
         chosen = _rng(seed, stem, 0, "draw").permutation(len(found))[:MOST_OBJECTS_A_CASE]
         found = [found[n] for n in sorted(chosen.tolist())]
     yield from found
 
 
-def _score(prediction: Prediction, mask: npt.NDArray[np.bool_], plane: Plane) -> Scores:
+def _score(prediction: Prediction, mask: npt.NDArray[np.bool_], plane: Plane, tolerance: float) -> Scores:
     full = prediction.full(plane.shape)
-    tolerance = TOLERANCE * float(np.mean(plane.spacing))
     return {
         "dsc": dice_coefficient(full, mask),
         "nsd": normalized_surface_distance(full, mask, plane.spacing, tolerance),
