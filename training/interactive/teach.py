@@ -34,7 +34,7 @@ class Recipe:
     """Every knob of the lessons."""
 
     seed: int = 0
-    visits: int = 12_000  # in all; one is a sequence of one to four answers about an object
+    visits: int = 10_000  # in all; one is a sequence of one to four answers about an object
     batch: int = 8  # visits whose gradients are averaged into one step
     learning_rate: float = 2e-4  # of AdamW, at the peak; cosine to a fiftieth
     warmup: float = 0.03  # share of the steps

@@ -20,7 +20,7 @@ from napari_medsam.segment.clicks import mask_prompt
 from napari_medsam.segment.correction import correction_of, settled, suggested
 
 CLICKS = 3
-OBJECTS = 3  # of a lesson, the largest
+OBJECTS = 1  # of a lesson, the largest
 LARGER = 0.025  # a box is so much larger than its object on each side
 
 Figures = dict[str, float]
