@@ -1,0 +1,204 @@
+"""After all shards: the split, the tables, the report and the manifest, from the records of all runs of a dataset."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from corpus.left_out import Left
+from corpus.plan import FOLDER, RunFolder, runs_of
+from corpus.shards import read_lines
+from corpus.sides import Copies, side_in_run, unnamed
+from napari_medsam.atomic import replacing
+from napari_medsam.curation.dataset import CuratedDataset
+from napari_medsam.curation.sidecar import sidecar_path
+from napari_medsam.curation.split import ROLES
+
+SHOWN = 24  # thumbnails of a run
+
+
+@dataclass
+class Tally:
+    """What one run gave. sides: cases on each; shown: stems for thumbnails, spread by chance but always the same."""
+
+    name: str
+    modality: str
+    target: str
+    cases: int = 0
+    planes: int = 0
+    classes: Counter[str] = dataclass_field(default_factory=Counter)
+    sides: Counter[str] = dataclass_field(default_factory=Counter)
+    groups: int = 0
+    left: Counter[str] = dataclass_field(default_factory=Counter)
+    remarks: Counter[str] = dataclass_field(default_factory=Counter)
+    shown: list[str] = dataclass_field(default_factory=list)
+
+
+def finish(dataset: Path) -> list[Tally]:
+    """Bring a dataset's split, tables and manifest up to date with its records; gives the tally of each run.
+
+    Writes split.csv (stem, side: as `napari-medsam finetune --split` reads it), curation/cases.csv and
+    curation/left_out.csv. Cases that a run no longer makes, because their files or its settings changed, are removed.
+    """
+    runs = runs_of(dataset)
+    _remove_stale(dataset, runs)
+    copies = Copies()
+    firsts = {}
+    for run in runs:
+        for row in _cases(run):
+            first = copies.add(row["pixels"], f"{run.path.name}/{row['key']}", row["group"])
+            if first is not None:
+                firsts[row["stem"]] = first
+    place = dataset / FOLDER
+    tallies: list[Tally] = []
+    with (
+        _Table(dataset / "split.csv", ["stem", "side"]) as split,
+        _Table(place / "cases.csv", _CASE_COLUMNS) as cases,
+        _Table(place / "left_out.csv", ["run", "name", "kind", "reason"]) as left,
+    ):
+        for run in runs:
+            tallies.append(_tally(run, copies, firsts, split, cases, left))
+    CuratedDataset(dataset, create=True).extend([])
+    return tallies
+
+
+_CASE_COLUMNS = [
+    "run", "key", "stem", "group", "side", "modality", "target", "planes", "objects", "same_pixels_as", "remarks"
+]  # fmt: skip
+
+
+def _tally(
+    run: RunFolder, copies: Copies, firsts: dict[str, str], split: Any, cases: Any, left: Any
+) -> Tally:
+    about = run.read()
+    settings = about["settings"]
+    tally = Tally(run.path.name, settings["modality"], settings["target"])
+    shown: list[tuple[str, str]] = []
+    groups: set[str] = set()
+    sides = _sides_of_copies(run, about, copies)
+    for row in _cases(run):
+        side = sides(row)
+        if side is None:
+            _leave(tally, left, Left(row["name"], "not-in-split", "The table of sides does not name it."))
+        elif side == "":
+            what = (
+                "The table puts another copy of the same pixels on another side; the one that judges stays."
+            )
+            _leave(tally, left, Left(row["name"], "copy-on-two-sides", what))
+        else:
+            split.writerow([row["stem"], side])
+            tally.sides[side] += 1
+        tally.cases += 1
+        tally.planes += row["planes"]
+        tally.classes.update(row["classes"])
+        tally.remarks.update(
+            row["remarks"] + (["same pixels as another image"] if row["stem"] in firsts else [])
+        )
+        groups.add(row["group"])
+        known = [
+            run.path.name,
+            row["key"],
+            row["stem"],
+            row["group"],
+            side or "",
+            tally.modality,
+            tally.target,
+        ]
+        objects = sum(row["classes"].values())
+        cases.writerow(
+            [*known, row["planes"], objects, firsts.get(row["stem"], ""), "; ".join(row["remarks"])]
+        )
+        rank = sha256(row["stem"].encode()).hexdigest()
+        (heapq.heappush if len(shown) < SHOWN else heapq.heappushpop)(shown, (_last_first(rank), row["stem"]))
+    for entry in _all_left(run, about):
+        _leave(tally, left, entry)
+    tally.groups, tally.shown = len(groups), sorted(stem for _, stem in shown)
+    return tally
+
+
+def _last_first(rank: str) -> str:
+    """Ranks turned round, so that a heap drops the largest."""
+    return "".join(f"{15 - int(digit, 16):x}" for digit in rank)
+
+
+def _leave(tally: Tally, table: Any, entry: Left) -> None:
+    tally.left[entry.kind] += 1
+    table.writerow([tally.name, entry.name, entry.kind, entry.reason])
+
+
+def _all_left(run: RunFolder, about: dict[str, Any]) -> Iterator[Left]:
+    yield from run.left()
+    for row in run.rows():
+        if "kind" in row:
+            yield Left(row["name"], row["kind"], f"{row['reason']} (Mask: {row['mask']})")
+    for name in unnamed(about["sides"] or {}, run.rows()):
+        yield Left(name, "not-in-folder", "The table of sides names it, but there is no such pair.")
+
+
+def _sides_of_copies(run: RunFolder, about: dict[str, Any], copies: Copies) -> Any:
+    """row -> side, None where the table is silent, "" where it would put copies of an image on two sides."""
+    if about["sides"] is None:
+        return lambda row: side_in_run(about, row, copies)
+    strictest: dict[str, int] = {}
+    for row in _cases(run):
+        side = side_in_run(about, row, copies)
+        if side is not None:
+            strictest[row["pixels"]] = max(ROLES.index(side), strictest.get(row["pixels"], 0))
+
+    def side_of_row(row: dict[str, Any]) -> str | None:
+        side = side_in_run(about, row, copies)
+        return side if side is None or ROLES[strictest[row["pixels"]]] == side else ""
+
+    return side_of_row
+
+
+def _cases(run: RunFolder) -> Iterator[dict[str, Any]]:
+    return (row for row in run.rows() if "stem" in row)
+
+
+def _remove_stale(dataset: Path, runs: Iterable[RunFolder]) -> None:
+    """Records that no plan names any more go, and their cases unless another record has them."""
+    runs = list(runs)
+    stale = [
+        path
+        for run in runs
+        for path in sorted(run.records.glob("*.jsonl"))
+        if path.stem not in set(run.read()["records"])
+    ]
+    if not stale:
+        return
+    current = {row["stem"] for run in runs for row in _cases(run)}
+    for path in stale:
+        for row in read_lines(path):
+            if "stem" in row and row["stem"] not in current:
+                npz = dataset / f"{row['stem']}.npz"
+                sidecar_path(npz).unlink(missing_ok=True)  # first: without it a .npz counts as cut short
+                npz.unlink(missing_ok=True)
+        path.unlink()
+
+
+class _Table:
+    """A CSV file, written row by row, whole or not at all."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self._columns = columns
+        self._file = replacing(path)
+
+    def __enter__(self) -> Any:
+        self._text = io.TextIOWrapper(self._file.__enter__(), "utf-8", newline="", write_through=True)
+        writer = csv.writer(self._text, lineterminator="\n")
+        writer.writerow(self._columns)
+        return writer
+
+    def __exit__(self, *error: Any) -> None:
+        self._text.flush()
+        self._text.detach()
+        self._file.__exit__(*error)
