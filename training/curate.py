@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from corpus.curate_shard import curate_shard
@@ -77,7 +78,7 @@ def _pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Left]]:
         images, masks = apart(images)
     else:
         masks, more = find_sources(args.masks)
-        left += more
+        left += [replace(entry, of="masks") for entry in more]
     pairs, more = pair_up(images, masks, _regex(args.pair))
     left += more
     table = args.group is not None and args.group.lower().endswith(".csv")

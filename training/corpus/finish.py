@@ -62,7 +62,7 @@ def finish(dataset: Path) -> list[Tally]:
     with (
         _Table(dataset / "split.csv", ["stem", "side"]) as split,
         _Table(place / "cases.csv", _CASE_COLUMNS) as cases,
-        _Table(place / "left_out.csv", ["run", "name", "kind", "reason"]) as left,
+        _Table(place / "left_out.csv", ["run", "folder", "name", "kind", "reason"]) as left,
     ):
         for run in runs:
             tallies.append(_tally(run, copies, firsts, split, cases, left))
@@ -131,7 +131,7 @@ def _last_first(rank: str) -> str:
 
 def _leave(tally: Tally, table: Any, entry: Left) -> None:
     tally.left[entry.kind] += 1
-    table.writerow([tally.name, entry.name, entry.kind, entry.reason])
+    table.writerow([tally.name, entry.of, entry.name, entry.kind, entry.reason])
 
 
 def _all_left(run: RunFolder, about: dict[str, Any]) -> Iterator[Left]:

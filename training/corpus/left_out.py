@@ -10,11 +10,15 @@ from napari_medsam.errors import MedSAMError
 
 @dataclass(frozen=True)
 class Left:
-    """What was left out. name: relative to its folder; kind: a short word for counting; reason: a sentence."""
+    """What was left out. name: relative to its folder; kind: a short word for counting; reason: a sentence.
+
+    of: "images" or "masks", the folder that it lies in.
+    """
 
     name: str
     kind: str
     reason: str
+    of: str = "images"
 
 
 class LeftOut(Exception):

@@ -99,7 +99,7 @@ def _left(dataset: Path, tallies: Sequence[Tally]) -> str:
     more = kinds.total() - len(rows)
     note = f"<p>and {more} more, in left_out.csv</p>" if more > 0 else ""
     summary = _html_table(["kind", "files"], [[kind, count] for kind, count in kinds.most_common()])
-    return summary + _html_table(["run", "file", "kind", "why"], rows) + note
+    return summary + _html_table(["run", "folder", "file", "kind", "why"], rows) + note
 
 
 def _html_table(head: Sequence[str], rows: Iterable[Sequence[object]], raw: Iterable[int] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +57,7 @@ def pair_up(
         todo_images = [entry for entries in first.values() for entry in entries]
         todo_masks = [entry for entries in second.values() for entry in entries]
     left += [Left(i.name, "no-mask", "No mask has this image's name.") for _, i in todo_images]
-    left += [Left(m.name, "no-image", "No image has this mask's name.") for _, m in todo_masks]
+    left += [Left(m.name, "no-image", "No image has this mask's name.", "masks") for _, m in todo_masks]
     return sorted(pairs, key=lambda pair: pair.key), left
 
 
@@ -83,7 +84,7 @@ def grouped(
         elif rule is not None:
             group = _by_rule(rule, pair.key)
         else:
-            group = pair.image.patient or None
+            group = _pseudonym(pair.image.patient) if pair.image.patient else None
         if group is None and (table is not None or rule is not None):
             what = (
                 "the table of groups does not name it"
@@ -96,6 +97,11 @@ def grouped(
         else:
             kept.append(Pair(pair.key, pair.image, pair.mask, group))
     return kept, left
+
+
+def _pseudonym(patient: str) -> str:
+    """Another name for a patient, always the same. Who knows an identifier can still find it again."""
+    return f"patient-{hashlib.sha256(patient.encode()).hexdigest()[:16]}"
 
 
 def _by_rule(rule: re.Pattern[str], key: str) -> str | None:
@@ -118,5 +124,5 @@ def _named(entries: Iterable[Entry], name: Callable[[str], str | None]) -> dict[
 
 def _ambiguous(images: list[Entry], masks: list[Entry]) -> Iterable[Left]:
     what = f"{len(images)} images and {len(masks)} masks have this name; keep one of each, or give a rule (--pair)."
-    for _, source in (*images, *masks):
-        yield Left(source.name, "ambiguous", what)
+    yield from (Left(source.name, "ambiguous", what) for _, source in images)
+    yield from (Left(source.name, "ambiguous", what, "masks") for _, source in masks)
