@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,6 +243,8 @@ BROKEN: dict[Callable[[Files], None], tuple[str, str]] = {
     dangling_link: ("unreadable", "no such file"),
     damaged_dicom: ("unreadable", "cannot be read"),
 }
+if os.name == "nt":  # where making a link needs a privilege
+    del BROKEN[dangling_link]
 
 
 def test_good_pairs_become_cases_and_each_bad_one_is_reported_by_name_and_reason(tmp_path: Path) -> None:
