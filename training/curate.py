@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpus.curate_shard import curate_shard
-from corpus.engine import engine
+from corpus.engine import alone_in, engine
 from corpus.finish import Tally, finish
 from corpus.job import Job
 from corpus.left_out import Left
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status: 0, 1 where no case came out, 2 where it could not begin."""
     args = _parser().parse_args(arguments)
     try:
-        tallies = curate(args)
+        with alone_in(args.dataset / FOLDER):
+            tallies = curate(args)
     except (MedSAMError, ValueError, OSError) as error:
         print(f"curate: {error}", file=sys.stderr)
         return 2
@@ -55,7 +56,6 @@ def curate(args: argparse.Namespace) -> list[Tally]:
     pairs, left = _pairs(args)
     name = args.name or re.sub(r"[^A-Za-z0-9]+", "-", f"{args.modality}-{args.target}").strip("-").lower()
     sides = None if args.split is None else read_table(args.split, "side")
-    args.dataset.mkdir(parents=True, exist_ok=True)
     folder, tasks, count = plan(
         _job(args), name, pairs, left, {"seed": args.seed, "sides": sides}, args.shard_size
     )

@@ -5,13 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
+
+from napari_medsam.errors import CaseError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 _AHEAD = 16  # shards of a graph for each worker: bounds what the scheduler holds, whatever the corpus' size
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder for one run. Raises CaseError while another one, on this machine, has it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".run.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CaseError(f"Another run is writing to {folder}. Wait for it, or end it.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
