@@ -68,7 +68,14 @@ def _tasks(args: argparse.Namespace, model: Choice, config: FinetuneConfig) -> I
     what = [VERSION, model.identity(), config.detail, config.views]
     dataset, store = str(args.dataset.resolve()), str(args.store.resolve())
     for shard in cut(stems, str, args.shard_size):
-        yield EmbedTask(dataset, shard, store, shard_name(shard[0], what, shard), model, config)
+        # a case of ours has its content's hash in its name; a published file may change under its name
+        stamps = [_stamp(args.dataset / f"{stem}.npz") for stem in shard if stem in found.published]
+        yield EmbedTask(dataset, shard, store, shard_name(shard[0], what, shard, stamps), model, config)
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _finish(store: Path, names: list[str], config: FinetuneConfig) -> dict[str, Any]:

@@ -99,9 +99,8 @@ def _tally(
         tally.cases += 1
         tally.planes += row["planes"]
         tally.classes.update(row["classes"])
-        tally.remarks.update(
-            row["remarks"] + (["same pixels as another image"] if row["stem"] in firsts else [])
-        )
+        tally.remarks.update(_general(remark) for remark in row["remarks"])
+        tally.remarks["same pixels as another image"] += row["stem"] in firsts
         groups.add(row["group"])
         known = [
             run.path.name,
@@ -122,6 +121,11 @@ def _tally(
         _leave(tally, left, entry)
     tally.groups, tally.shown = len(groups), sorted(stem for _, stem in shown)
     return tally
+
+
+def _general(remark: str) -> str:
+    """A remark without its numbers, so that cases can be counted."""
+    return "objects or outlines too small, left out" if "left out (" in remark else remark
 
 
 def _last_first(rank: str) -> str:

@@ -64,18 +64,9 @@ def _sides(tallies: Sequence[Tally]) -> str:
 
 def _classes(tally: Tally) -> str:
     rows: Iterable[list[object]] = [[name, count] for name, count in sorted(tally.classes.items())]
-    remarks = Counter({_general(text): 0 for text in tally.remarks})
-    for text, count in tally.remarks.items():
-        remarks[_general(text)] += count
-    notes = "".join(f"<li>{count} x {escape(text)}</li>" for text, count in sorted(remarks.items()))
-    return _html_table(["class", "objects"], rows) + (
-        f"<p>Remarks (each case's in cases.csv):</p><ul>{notes}</ul>"
-    )
-
-
-def _general(remark: str) -> str:
-    """A remark without its numbers, so that cases can be counted."""
-    return "objects or outlines too small, left out" if "left out (" in remark else remark
+    notes = "".join(f"<li>{n} x {escape(text)}</li>" for text, n in sorted(tally.remarks.items()) if n)
+    notes = f"<p>Remarks (each case's in cases.csv):</p><ul>{notes}</ul>" if notes else ""
+    return _html_table(["class", "objects"], rows) + notes
 
 
 def _picture(dataset: Path, tally: Tally) -> str:
