@@ -51,21 +51,19 @@ def finish(dataset: Path) -> list[Tally]:
     runs = runs_of(dataset)
     _remove_stale(dataset, runs)
     copies = Copies()
-    firsts = {}
+    firsts: dict[str, str] = {}
     for run in runs:
         for row in _cases(run):
             first = copies.add(row["pixels"], f"{run.path.name}/{row['key']}", row["group"])
             if first is not None:
                 firsts[row["stem"]] = first
     place = dataset / FOLDER
-    tallies: list[Tally] = []
     with (
         _Table(dataset / "split.csv", ["stem", "side"]) as split,
         _Table(place / "cases.csv", _CASE_COLUMNS) as cases,
         _Table(place / "left_out.csv", ["run", "folder", "name", "kind", "reason"]) as left,
     ):
-        for run in runs:
-            tallies.append(_tally(run, copies, firsts, split, cases, left))
+        tallies = [_tally(run, copies, firsts, _Tables(split, cases, left)) for run in runs]
     CuratedDataset(dataset, create=True).extend([])
     return tallies
 
@@ -75,9 +73,16 @@ _CASE_COLUMNS = [
 ]  # fmt: skip
 
 
-def _tally(
-    run: RunFolder, copies: Copies, firsts: dict[str, str], split: Any, cases: Any, left: Any
-) -> Tally:
+@dataclass(frozen=True)
+class _Tables:
+    """The CSV writers that all runs share."""
+
+    split: Any
+    cases: Any
+    left: Any
+
+
+def _tally(run: RunFolder, copies: Copies, firsts: dict[str, str], tables: _Tables) -> Tally:
     about = run.read()
     settings = about["settings"]
     tally = Tally(run.path.name, settings["modality"], settings["target"])
@@ -85,42 +90,44 @@ def _tally(
     groups: set[str] = set()
     sides = _sides_of_copies(run, about, copies)
     for row in _cases(run):
-        side = sides(row)
-        if side is None:
-            _leave(tally, left, Left(row["name"], "not-in-split", "The table of sides does not name it."))
-        elif side == "":
-            what = (
-                "The table puts another copy of the same pixels on another side; the one that judges stays."
-            )
-            _leave(tally, left, Left(row["name"], "copy-on-two-sides", what))
-        else:
-            split.writerow([row["stem"], side])
-            tally.sides[side] += 1
-        tally.cases += 1
-        tally.planes += row["planes"]
-        tally.classes.update(row["classes"])
-        tally.remarks.update(_general(remark) for remark in row["remarks"])
-        tally.remarks["same pixels as another image"] += row["stem"] in firsts
+        side = _placed(tally, row, sides(row), tables)
+        first = firsts.get(row["stem"], "")
+        tables.cases.writerow(_line(tally, row, side, first))
+        _count(tally, row, bool(first))
         groups.add(row["group"])
-        known = [
-            run.path.name,
-            row["key"],
-            row["stem"],
-            row["group"],
-            side or "",
-            tally.modality,
-            tally.target,
-        ]
-        objects = sum(row["classes"].values())
-        cases.writerow(
-            [*known, row["planes"], objects, firsts.get(row["stem"], ""), "; ".join(row["remarks"])]
-        )
         rank = sha256(row["stem"].encode()).hexdigest()
         (heapq.heappush if len(shown) < SHOWN else heapq.heappushpop)(shown, (_last_first(rank), row["stem"]))
     for entry in _all_left(run, about):
-        _leave(tally, left, entry)
+        _leave(tally, tables, entry)
     tally.groups, tally.shown = len(groups), sorted(stem for _, stem in shown)
     return tally
+
+
+def _placed(tally: Tally, row: dict[str, Any], side: str | None, tables: _Tables) -> str:
+    """Put a case on its side of the split, or say why it is on none; gives the side, "" for none."""
+    if side is None:
+        _leave(tally, tables, Left(row["name"], "not-in-split", "The table of sides does not name it."))
+    elif side == "":
+        what = "The table puts another copy of the same pixels on another side; the one that judges stays."
+        _leave(tally, tables, Left(row["name"], "copy-on-two-sides", what))
+    else:
+        tables.split.writerow([row["stem"], side])
+        tally.sides[side] += 1
+    return side or ""
+
+
+def _count(tally: Tally, row: dict[str, Any], is_copy: bool) -> None:
+    tally.cases += 1
+    tally.planes += row["planes"]
+    tally.classes.update(row["classes"])
+    tally.remarks.update(_general(remark) for remark in row["remarks"])
+    tally.remarks["same pixels as another image"] += is_copy
+
+
+def _line(tally: Tally, row: dict[str, Any], side: str, first: str) -> list[Any]:
+    """A case's line in cases.csv, in the order of its columns."""
+    known = [tally.name, row["key"], row["stem"], row["group"], side, tally.modality, tally.target]
+    return [*known, row["planes"], sum(row["classes"].values()), first, "; ".join(row["remarks"])]
 
 
 def _general(remark: str) -> str:
@@ -133,9 +140,9 @@ def _last_first(rank: str) -> str:
     return "".join(f"{15 - int(digit, 16):x}" for digit in rank)
 
 
-def _leave(tally: Tally, table: Any, entry: Left) -> None:
+def _leave(tally: Tally, tables: _Tables, entry: Left) -> None:
     tally.left[entry.kind] += 1
-    table.writerow([tally.name, entry.of, entry.name, entry.kind, entry.reason])
+    tables.left.writerow([tally.name, entry.of, entry.name, entry.kind, entry.reason])
 
 
 def _all_left(run: RunFolder, about: dict[str, Any]) -> Iterator[Left]:
