@@ -64,6 +64,7 @@ def curate(args: argparse.Namespace) -> list[Tally]:
     with engine(args.scheduler, args.workers) as run:
         for _ in tqdm(run(curate_shard, tasks), total=len(tasks), unit="shard", disable=args.quiet):
             pass
+    del tasks
     tallies = finish(args.dataset)
     write_page(args.dataset, tallies)
     return tallies

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from corpus.pair import curate_pair
 from corpus.pairing import Pair
 from corpus.shards import write_lines
 from napari_medsam.curation.case import prepared, write_prepared
+from napari_medsam.curation.manifest import entry_of
 from napari_medsam.curation.problem import BrokenCase
+from napari_medsam.curation.sidecar import read_sidecar
 
 
 @dataclass(frozen=True)
@@ -68,4 +70,5 @@ def _row(job: Job, pair: Pair) -> dict[str, Any]:
         "planes": planes,
         "pixels": curated.pixels,
         "remarks": list(curated.remarks),
+        "entry": asdict(entry_of(path.stem, read_sidecar(path))),
     }

@@ -13,12 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from corpus.index import write_index
 from corpus.left_out import Left
 from corpus.plan import FOLDER, RunFolder, runs_of
 from corpus.shards import read_lines
 from corpus.sides import Copies, side_in_run, unnamed
 from napari_medsam.atomic import replacing
-from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.sidecar import sidecar_path
 from napari_medsam.curation.split import ROLES
 
@@ -64,7 +64,8 @@ def finish(dataset: Path) -> list[Tally]:
         _Table(place / "left_out.csv", ["run", "folder", "name", "kind", "reason"]) as left,
     ):
         tallies = [_tally(run, copies, firsts, _Tables(split, cases, left)) for run in runs]
-    CuratedDataset(dataset, create=True).extend([])
+    del copies, firsts
+    write_index(dataset, runs)
     return tallies
 
 
