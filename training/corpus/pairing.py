@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 
 from corpus.left_out import Left
 from corpus.sources import Source
@@ -38,26 +40,24 @@ def pair_up(
     """
     images, masks = list(images), list(masks)
     by_uid = {image.uid: image.key for image in images if image.uid}
-    own = [by_uid.get(mask.uid, mask.key) if mask.kind == "seg" else mask.key for mask in masks]
-    left: list[Left] = []
-    names = [lambda key: _by_rule(rule, key)] if rule else [lambda key: key, lambda key: _ENDING.sub("", key)]
+    names: list[Name] = (
+        [lambda key: _by_rule(rule, key)] if rule else [lambda key: key, lambda key: _ENDING.sub("", key)]
+    )
     pairs: list[Pair] = []
-    todo_images = [(image.key, image) for image in images]
-    todo_masks = list(zip(own, masks, strict=True))
+    left: list[Left] = []
     for name in names:
-        first, second = _named(todo_images, name), _named(todo_masks, name)
-        for key in sorted(set(first) & set(second), key=str):
-            if key is None:
-                continue
-            candidates, partners = first.pop(key), second.pop(key)
+        rest: tuple[list[Source], list[Source]] = ([], [])
+        for candidates, partners in _by_name(images, masks, name, by_uid):
             if len(candidates) == len(partners) == 1:
-                pairs.append(Pair(candidates[0][1].key, candidates[0][1], partners[0][1]))
-            else:
+                pairs.append(Pair(candidates[0].key, candidates[0], partners[0]))
+            elif candidates and partners:
                 left += _ambiguous(candidates, partners)
-        todo_images = [entry for entries in first.values() for entry in entries]
-        todo_masks = [entry for entries in second.values() for entry in entries]
-    left += [Left(i.name, "no-mask", "No mask has this image's name.") for _, i in todo_images]
-    left += [Left(m.name, "no-image", "No image has this mask's name.", "masks") for _, m in todo_masks]
+            else:
+                rest[0].extend(candidates)
+                rest[1].extend(partners)
+        images, masks = rest
+    left += [Left(image.name, "no-mask", "No mask has this image's name.") for image in images]
+    left += [Left(mask.name, "no-image", "No image has this mask's name.", "masks") for mask in masks]
     return sorted(pairs, key=lambda pair: pair.key), left
 
 
@@ -112,17 +112,29 @@ def _by_rule(rule: re.Pattern[str], key: str) -> str | None:
     return "/".join(groups) if groups else found.group(0)
 
 
-Entry = tuple[str, Source]
+Name = Callable[[str], str | None]
 
 
-def _named(entries: Iterable[Entry], name: Callable[[str], str | None]) -> dict[str | None, list[Entry]]:
-    found: dict[str | None, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        found[name(entry[0])].append(entry)
-    return found
+def _by_name(
+    images: Iterable[Source], masks: Iterable[Source], name: Name, by_uid: Mapping[str, str]
+) -> Iterator[tuple[list[Source], list[Source]]]:
+    """The images and the masks of each name, by merging two sorted lists; those without a name one by one."""
+
+    def named(source: Source) -> str:
+        key = by_uid.get(source.uid, source.key) if source.kind == "seg" else source.key
+        found = name(key)
+        return f"\0{source.key}\0{source.kind}{id(source)}" if found is None else found
+
+    first = ((named(source), 0, source) for source in sorted(images, key=named))
+    second = ((named(source), 1, source) for source in sorted(masks, key=named))
+    for _, entries in groupby(merge(first, second, key=itemgetter(0, 1)), itemgetter(0)):
+        both: tuple[list[Source], list[Source]] = ([], [])
+        for _, which, source in entries:
+            both[which].append(source)
+        yield both
 
 
-def _ambiguous(images: list[Entry], masks: list[Entry]) -> Iterable[Left]:
+def _ambiguous(images: list[Source], masks: list[Source]) -> Iterator[Left]:
     what = f"{len(images)} images and {len(masks)} masks have this name; keep one of each, or give a rule (--pair)."
-    yield from (Left(source.name, "ambiguous", what) for _, source in images)
-    yield from (Left(source.name, "ambiguous", what, "masks") for _, source in masks)
+    yield from (Left(source.name, "ambiguous", what) for source in images)
+    yield from (Left(source.name, "ambiguous", what, "masks") for source in masks)
