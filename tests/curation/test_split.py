@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_medsam.curation.split import Split, read_split, split_cases
+from napari_medsam.curation.split import Split, read_split, side_of, split_cases
 from napari_medsam.errors import CaseError
 
 
@@ -119,3 +119,22 @@ def test_a_table_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes(b"a,train\n\xff,test\n")
     with pytest.raises(CaseError, match="cannot be read"):
         read_split(tmp_path / "latin.csv", ["a"])
+
+
+def test_a_side_by_name_never_moves_and_has_about_its_share() -> None:
+    sides = [side_of(f"patient-{n}") for n in range(4000)]
+    counts = {role: sides.count(role) for role in ("train", "val", "test")}
+    assert abs(counts["val"] - 400) < 80
+    assert abs(counts["test"] - 400) < 80
+    assert sides != [side_of(f"patient-{n}", seed=1) for n in range(4000)]
+    # Another version that moves these would put cases that were trained on among those that judge.
+    known = {
+        "patient-0": "train",
+        "patient-1": "val",
+        "patient-15": "val",
+        "patient-14": "test",
+        "patient-16": "test",
+    }
+    assert {group: side_of(group) for group in known} == known
+    with pytest.raises(CaseError, match="leave no group to train on"):
+        side_of("a", shares=(0.5, 0.5))

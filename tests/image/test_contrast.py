@@ -207,3 +207,17 @@ def test_resolving_a_common_image_is_cheap() -> None:
         resolve_contrast(plane, AUTO)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.005
+
+
+@pytest.mark.parametrize("shift", [0.0, -3.0])
+def test_foreground_percentiles_leave_the_background_out(shift: float) -> None:
+    """Most of an MR plane is air: zero, or another constant once it was standardised."""
+    data = np.zeros((80, 60), np.float32)
+    data[20:40, 20:40] = np.linspace(1, 5, 400, dtype=np.float32).reshape(20, 20)
+    plane = Plane.from_array(data + np.float32(shift))
+    window = resolve_contrast(plane, Contrast(foreground=True))
+    wanted = np.percentile(data[20:40, 20:40], (0.5, 99.5)) + shift
+    assert window.limits[0] == pytest.approx(tuple(wanted), rel=1e-5)
+    assert resolve_contrast(plane, AUTO).limits[0][0] == shift
+    nothing = Plane.from_array(np.zeros((8, 8)))
+    assert resolve_contrast(nothing, Contrast(foreground=True)).limits == ((0.0, 0.0),)

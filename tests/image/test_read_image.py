@@ -61,11 +61,12 @@ def test_a_stack_gives_its_planes_in_order_and_asks_for_a_choice(tmp_path: Path)
 
 def test_ome_tiff_tells_channels_and_spacing(tmp_path: Path) -> None:
     data = RNG.integers(0, 255, (4, 2, 40, 50), dtype=np.uint8)
-    metadata = {"axes": "ZCYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25}
+    metadata = {"axes": "ZCYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 2.0}
     tifffile.imwrite(tmp_path / "a.ome.tif", data, metadata=metadata)
     image = read_image(tmp_path / "a.ome.tif")
     plane = image.plane((3,))
     assert (image.stack_shape, plane.n_channels, plane.spacing) == ((4,), 2, (0.25, 0.5))
+    assert (image.depth, image.unit) == (2.0, "um")
     np.testing.assert_array_equal(plane.read(0, 0, 40, 50), np.moveaxis(data[3], 0, -1))
 
 
@@ -136,6 +137,16 @@ def test_zarr_array_and_ome_zarr_group(tmp_path: Path) -> None:
     plane = read_image(tmp_path / "ome.zarr").plane()
     assert (plane.n_channels, len(plane.levels), plane.spacing) == (3, 2, (0.5, 0.25))
     np.testing.assert_array_equal(plane.read(0, 0, 40, 50), np.moveaxis(STACK, 0, -1))
+
+
+def test_an_ome_zarr_volume_tells_its_depth_and_unit(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "ome.zarr")
+    group.create_array("0", data=STACK)
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [3, 0.5, 0.25]}]}]
+    axes = [{"name": n, "type": "space", "unit": "micrometer"} for n in "zyx"]
+    group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": datasets}]}
+    image = read_image(tmp_path / "ome.zarr")
+    assert (image.depth, image.spacing, image.unit) == (3.0, (0.5, 0.25), "um")
 
 
 def test_a_zarr_group_that_is_no_image_names_its_arrays(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from napari_medsam.atomic import replacing
 from napari_medsam.curation.problem import BrokenCase
-from napari_medsam.curation.sidecar import field, read_json, write_json
+from napari_medsam.curation.sidecar import field, read_json
 
 MANIFEST_NAME = "dataset.json"
 MANIFEST_FORMAT = "napari-medsam dataset"
@@ -154,11 +156,23 @@ def _case_entry(item: dict[str, Any], path: Path) -> CaseEntry:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest whole or not at all. Raises OSError."""
-    data = {
-        "format": MANIFEST_FORMAT,
-        "version": MANIFEST_VERSION,
-        "name": manifest.name,
-        "classes": [asdict(c) for c in manifest.classes],
-        "cases": [asdict(c) for c in manifest.cases],
-    }
-    write_json(path, data)
+    write_entries(path, manifest.name, manifest.cases, lambda: manifest.classes)
+
+
+def write_entries(
+    path: Path, name: str, entries: Iterable[CaseEntry], classes: Callable[[], Iterable[ClassEntry]]
+) -> None:
+    """Write a manifest of entries that are taken one at a time, a line each: any number of them.
+
+    classes: asked for after the last entry, so that it may go by them. Raises OSError.
+    """
+    head = {"format": MANIFEST_FORMAT, "version": MANIFEST_VERSION, "name": name}
+    with replacing(path) as stream:
+        stream.write(_text(head)[:-1] + b',\n"cases": [')
+        for number, entry in enumerate(entries):
+            stream.write((b",\n" if number else b"\n") + _text(asdict(entry)))
+        stream.write(b'],\n"classes": ' + _text([asdict(entry) for entry in classes()]) + b"}\n")
+
+
+def _text(data: Any) -> bytes:
+    return json.dumps(data, allow_nan=False).encode("ascii")

@@ -8,6 +8,7 @@ intensities again, not as a finished picture.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,25 @@ def case_pixels(
 
     boxes: of the plane's objects, inside it. A contrast by percentiles is widened to the range of each box's field.
     """
-    policy = policy or FieldPolicy()
-    windows = [resolve_contrast(plane, contrast)]
+    window = resolve_contrast(plane, contrast)
     if contrast.mode == "auto":
-        fields = dict.fromkeys(centred_field(box, plane.shape, policy) for box in boxes)
-        windows += [field_window(plane, contrast, field) for field in fields if field.kind == "centred"]
+        window = widened(window, plane, contrast, boxes, policy)
+    return apply_window(plane.read(0, 0, *plane.shape), window), window
+
+
+def widened(
+    window: Window, plane: Plane, contrast: Contrast, boxes: Iterable[Box], policy: FieldPolicy | None = None
+) -> Window:
+    """Limits widened to the range of the field of each box of a plane, as that field's own percentiles give it."""
+    policy = policy or FieldPolicy()
+    fields = dict.fromkeys(centred_field(box, plane.shape, policy) for box in boxes)
+    seen = replace(contrast, foreground=False)  # what inference will do with the field
+    windows = [window, *(field_window(plane, seen, field) for field in fields if field.kind == "centred")]
     limits = tuple(
         (min(low for low, _ in channel), max(high for _, high in channel))
         for channel in zip(*(window.limits for window in windows), strict=True)
     )
-    window = Window(limits, windows[0].channels)
-    return apply_window(plane.read(0, 0, *plane.shape), window), window
+    return Window(limits, window.channels)
 
 
 def contrast_record(contrast: Contrast, window: Window) -> dict[str, Any]:

@@ -60,6 +60,20 @@ def split_cases(
     return _split({stem: sides[group] for stem, group in named.items()}, by)
 
 
+def side_of(group: str, seed: int = 0, shares: tuple[float, float] = (0.1, 0.1)) -> Role:
+    """The side that a group is on by its name and the seed alone: cases that are added never move another one.
+
+    shares: the chance of a group to validate and to judge. Unlike `split_cases` it promises no side a group, so it
+    is for many groups. Raises CaseError for shares that leave nothing to train on.
+    """
+    if min(shares) < 0 or sum(shares) >= 1:
+        raise CaseError(
+            f"The shares {shares} leave no group to train on. Give two that add up to less than 1."
+        )
+    place = int(_rank(seed, group)[:16], 16) / 16**16
+    return "test" if place < shares[1] else "val" if place < sum(shares) else "train"
+
+
 def read_split(path: str | os.PathLike[str], stems: Iterable[str]) -> Split:
     """A split given by a table: CSV lines of a case's stem and `train`, `val` or `test`; a header line is allowed.
 

@@ -38,6 +38,8 @@ class Contrast:
     mode: "auto" takes percentiles of the plane, or of a part of it; "window" takes `window` as it is.
     window: (lo, hi) in raw units for mode "window".
     percentiles: (low, high) in percent, for mode "auto".
+    foreground: take percentiles of what is not background: of values above zero, as published for MR; where values
+        go below zero, of all but the commonest.
     channels: one to three channels of a plane that has several; None takes RGB as it is, otherwise the first
         three.
     name: how it was chosen, for display and records: "auto", a preset's name, "manual" or "layer".
@@ -49,6 +51,7 @@ class Contrast:
     percentiles: tuple[float, float] = (0.5, 99.5)
     channels: tuple[int, ...] | None = None
     name: str = "auto"
+    foreground: bool = False
 
     def __post_init__(self) -> None:
         if self.mode == "window":
@@ -108,8 +111,8 @@ def resolve_contrast(plane: Plane, contrast: Contrast, within: Bounds | None = N
         return Window(((0.0, 255.0),) * len(channels), channels)
     samples = _sample(plane, channels, within or (0, 0, *plane.shape))
     if plane.rgb:
-        return Window((_limits(samples, contrast.percentiles),) * len(channels), channels)
-    limits = tuple(_limits(samples[:, i], contrast.percentiles) for i in range(len(channels)))
+        return Window((_limits(samples, contrast),) * len(channels), channels)
+    limits = tuple(_limits(samples[:, i], contrast) for i in range(len(channels)))
     return Window(limits, channels)
 
 
@@ -192,11 +195,14 @@ def _spread(length: int, budget: int) -> list[tuple[int, int]]:
     return [(int(start), size) for start in np.linspace(0, length - size, _BLOCKS)]
 
 
-def _limits(values: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float]:
+def _limits(values: np.ndarray, contrast: Contrast) -> tuple[float, float]:
+    percentiles = contrast.percentiles
     flat = values.astype(np.float32).ravel() if values.dtype == np.float16 else values.ravel()
     if flat.dtype.kind == "f":
         finite = np.isfinite(flat)
         flat = flat if finite.all() else flat[finite]
+    if contrast.foreground and flat.size:
+        flat = _foreground(flat)
     if flat.size == 0:
         return 0.0, 0.0
     least, most = flat.min().item(), flat.max().item()
@@ -206,6 +212,16 @@ def _limits(values: np.ndarray, percentiles: tuple[float, float]) -> tuple[float
         lo, hi = _sort_percentiles(flat, percentiles)
     # A few bright pixels on an empty background: the percentiles meet, though the image is not constant.
     return (lo, hi) if lo < hi else (float(least), float(most))
+
+
+def _foreground(flat: np.ndarray) -> np.ndarray:
+    """The finite values that are not background; all of them where nothing else is left."""
+    if flat.min() >= 0:
+        inside = flat[flat > 0]
+    else:
+        values, counts = np.unique(flat, return_counts=True)
+        inside = flat[flat != values[counts.argmax()]]
+    return inside if inside.size else flat
 
 
 def _count_percentiles(flat: np.ndarray, least: int, percentiles: tuple[float, float]) -> tuple[float, float]:

@@ -29,7 +29,8 @@ class ImageFile:
 
     levels: arrays with the same axes, finest first. axes: one letter for each axis: Y and X span the plane,
     S is RGB(A) samples, C channels, any other letter (Z, T, Q) makes a stack of planes.
-    spacing: size of a pixel along (row, col) where OME metadata tell it, else (1, 1).
+    spacing: size of a pixel along (row, col) where OME metadata tell it, else (1, 1). depth: of a step along Z,
+    likewise. unit: of both, "pixel" where the metadata tell none.
     """
 
     levels: tuple[LazyArray, ...]
@@ -37,6 +38,8 @@ class ImageFile:
     spacing: tuple[float, float]
     name: str
     path: Path
+    depth: float = 1.0
+    unit: str = "pixel"
 
     @property
     def rgb(self) -> bool:
@@ -215,12 +218,12 @@ def _read_tiff(path: Path) -> ImageFile:
         series = file.series[0]
         axes = str(series.axes)
         levels = [_tiff_array(file, series)] if _is_plain(series) else _tiff_tiles(path, len(series.levels))
-        spacing = _ome_spacing(file.ome_metadata)
+        (depth, *spacing), unit = _ome_spacing(file.ome_metadata)
     if "S" in axes and not axes.endswith("S") and isinstance(levels[0], np.ndarray):
         at = axes.index("S")  # planar RGB: a view with the samples last, as everyone else has them
         levels = [np.moveaxis(levels[0], at, -1)]
         axes = axes.replace("S", "") + "S"
-    return ImageFile(tuple(levels), axes, spacing, path.name, path)
+    return ImageFile(tuple(levels), axes, (spacing[0], spacing[1]), path.name, path, depth, unit)
 
 
 def _is_plain(series: Any) -> bool:
@@ -253,18 +256,22 @@ def _tiff_tiles(path: Path, n_levels: int) -> list[LazyArray]:
     return levels
 
 
-def _ome_spacing(description: str | None) -> tuple[float, float]:
+def _ome_spacing(description: str | None) -> tuple[tuple[float, float, float], str]:
+    """Size of a pixel along (z, row, col), 1 where it is not told, and its unit."""
     from xml.etree import ElementTree
 
+    nothing = (1.0, 1.0, 1.0), "pixel"
     if not description or "<!DOCTYPE" in description:
-        return (1.0, 1.0)
+        return nothing
     try:
         pixels = ElementTree.fromstring(description).find(".//{*}Pixels")
     except ElementTree.ParseError:
-        return (1.0, 1.0)
-    if pixels is None:
-        return (1.0, 1.0)
-    return _positive(pixels.get("PhysicalSizeY")), _positive(pixels.get("PhysicalSizeX"))
+        return nothing
+    if pixels is None or pixels.get("PhysicalSizeX") is None:
+        return nothing
+    unit = pixels.get("PhysicalSizeXUnit", "µm")  # the default of the OME schema
+    sizes = [_positive(pixels.get(f"PhysicalSize{axis}")) for axis in "ZYX"]
+    return (sizes[0], sizes[1], sizes[2]), _unit(unit)
 
 
 def _positive(text: Any) -> float:
@@ -290,7 +297,16 @@ def _read_zarr(path: Path) -> ImageFile:
     levels = tuple(node[dataset["path"]] for dataset in datasets)
     names = [axis["name"] if isinstance(axis, dict) else axis for axis in scales[0].get("axes", "tczyx")]
     axes = "".join(str(name)[:1].upper() for name in names)
-    return ImageFile(levels, axes, _ome_zarr_spacing(datasets[0], axes), path.name, path)
+    depth, *spacing = _ome_zarr_spacing(datasets[0], axes)
+    units = [axis.get("unit") for axis in scales[0].get("axes", ()) if isinstance(axis, dict)]
+    unit = _unit(units[axes.index("X")]) if len(units) == len(axes) and "X" in axes else "pixel"
+    return ImageFile(levels, axes, (spacing[0], spacing[1]), path.name, path, depth, unit)
+
+
+def _unit(name: str | None) -> str:
+    """A unit's short name; "pixel" where there is none."""
+    short = {"micrometer": "um", "µm": "um", "μm": "um", "millimeter": "mm", "nanometer": "nm"}
+    return short.get(name, name) if name else "pixel"
 
 
 def _zarr_axes(array: Any) -> str:
@@ -299,8 +315,10 @@ def _zarr_axes(array: Any) -> str:
     return axes if len(axes) == array.ndim and "Y" in axes and "X" in axes else _guess_axes(array.shape)
 
 
-def _ome_zarr_spacing(dataset: Mapping[str, Any], axes: str) -> tuple[float, float]:
+def _ome_zarr_spacing(dataset: Mapping[str, Any], axes: str) -> tuple[float, float, float]:
+    """Size of a pixel along (z, row, col), 1 where it is not told."""
     for step in dataset.get("coordinateTransformations", ()):
         if step.get("type") == "scale":
-            return _positive(step["scale"][axes.index("Y")]), _positive(step["scale"][axes.index("X")])
-    return (1.0, 1.0)
+            sizes = [_positive(step["scale"][axes.index(axis)]) if axis in axes else 1.0 for axis in "ZYX"]
+            return sizes[0], sizes[1], sizes[2]
+    return (1.0, 1.0, 1.0)
