@@ -53,10 +53,12 @@ def features(model: MedSAM, train_side: list[Sample], held_out: list[Sample]) ->
 
 @pytest.fixture
 def make(model: MedSAM, train_side: list[Sample], held_out: list[Sample], features: FeatureStore) -> Make:
-    def build(config: FinetuneConfig = QUICK, validation: Sequence[Sample] = held_out) -> Fit:
+    def build(
+        config: FinetuneConfig = QUICK, validation: Sequence[Sample] = held_out, *, clicks: bool = False
+    ) -> Fit:
         decoder = seeded_decoder(dim=64)
         decoder.load_state_dict(model.decoder_state())
-        return Fit(decoder, train_side, validation, features, FRAME, config)
+        return Fit(decoder, train_side, validation, features, FRAME, config, clicks=clicks)
 
     return build
 
@@ -304,3 +306,43 @@ def test_a_checkpoint_belongs_to_config_sides_weights_and_device() -> None:
     ]
     assert mine not in others
     assert len(set(others)) == 5
+
+
+def asked_prompts(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
+    """Whether there was a box, and how many clicks, of each prompt that is trained on."""
+    asked: list[tuple[bool, int]] = []
+    decode = fit._decoder.decode_prompt
+
+    def noting(image: object, box: object, points: torch.Tensor, *rest: object) -> object:
+        if torch.is_grad_enabled():
+            asked.append((box is not None, len(points)))
+        return decode(image, box, points, *rest)
+
+    monkeypatch.setattr(fit._decoder, "decode_prompt", noting)
+    list(fit.run())
+    return asked
+
+
+def test_a_decoder_that_knows_clicks_goes_on_learning_them(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = make(replace(QUICK, epochs=8, clicks=0.8), clicks=True)
+    asked = asked_prompts(fit, monkeypatch)
+    assert fit.prompts == ("box", "point")
+    assert (True, 0) in asked
+    assert any(boxed and clicks for boxed, clicks in asked)
+    assert any(not boxed and clicks for boxed, clicks in asked)
+
+
+@pytest.mark.parametrize(("clicks", "detail"), [(False, 1), (True, 2)])
+def test_a_decoder_of_boxes_or_of_detail_is_trained_on_boxes_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch, clicks: bool, detail: int
+) -> None:
+    fit = make(replace(QUICK, clicks=0.8, detail=detail), clicks=clicks)
+    assert {what for what in asked_prompts(fit, monkeypatch)} == {(True, 0)}
+    assert fit.prompts == ("box",)
+
+
+def test_runs_with_clicks_repeat_bit_for_bit(make: Make) -> None:
+    config = replace(QUICK, clicks=0.8)
+    assert finished(make(config, clicks=True)) == finished(make(config, clicks=True))
