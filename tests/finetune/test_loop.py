@@ -339,7 +339,7 @@ def test_a_decoder_of_boxes_or_of_detail_is_trained_on_boxes_alone(
     make: Make, monkeypatch: pytest.MonkeyPatch, clicks: bool, detail: int
 ) -> None:
     fit = make(replace(QUICK, clicks=0.8, detail=detail), clicks=clicks)
-    assert {what for what in asked_prompts(fit, monkeypatch)} == {(True, 0)}
+    assert set(asked_prompts(fit, monkeypatch)) == {(True, 0)}
     assert fit.prompts == ("box",)
 
 
