@@ -11,11 +11,12 @@ import numpy as np
 from napari_medsam.ui.geometry import WorkAxes, layer_shape, shared_shape, transforms_of
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Shapes
+    from napari.layers import Image, Labels, Points, Shapes
     from napari.viewer import Viewer
 
 METADATA_KEY = "napari_medsam"
 EDGE_WIDTH = 2.0
+CLICK_SIZE_PX = (14, 18)
 IN_MEMORY = 512 * 2**20
 """Labels of more bytes than this lie on disk, where they are a stack."""
 
@@ -31,6 +32,20 @@ def add_prompts(viewer: Viewer, image: Image, axes: WorkAxes) -> Shapes:
         face_color="transparent",
         edge_width=line_width(image),
         metadata={METADATA_KEY: {"role": "prompts"}},
+        **transforms_of(image, axes),
+    )
+
+
+def add_clicks(viewer: Viewer, image: Image, axes: WorkAxes) -> Points:
+    """Add an empty Points layer for clicks, on the axes that prompts share with the image; on screen they keep their
+    size, whatever the zoom."""
+    return viewer.add_points(
+        ndim=image.ndim - axes.dropped,
+        name=f"{image.name} clicks",
+        size=max(3.0, max(layer_shape(image)) / 40),
+        border_width=0,
+        canvas_size_limits=CLICK_SIZE_PX,
+        metadata={METADATA_KEY: {"role": "clicks"}},
         **transforms_of(image, axes),
     )
 

@@ -48,9 +48,10 @@ class Changes:
 
 class PromptLayer:
     """Watches a Shapes layer; ``changed()`` is emitted once a shape was added, changed or removed for good
-    (after the mouse is released, not while it drags)."""
+    (after the mouse is released, not while it drags); ``picked(id)`` when the user selected one object's shape."""
 
     changed = Signal()
+    picked = Signal(int)
 
     def __init__(self, layer: Shapes) -> None:
         self.layer = layer
@@ -59,8 +60,10 @@ class PromptLayer:
         self._complete_features()
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_features)
+        layer.selected_data.events.items_changed.connect(self._on_selected)
 
     def close(self) -> None:
+        self.layer.selected_data.events.items_changed.disconnect(self._on_selected)
         self.layer.events.data.disconnect(self._on_data)
         self.layer.events.features.disconnect(self._on_features)
 
@@ -215,6 +218,10 @@ class PromptLayer:
     def _on_data(self, event: Any) -> None:
         if not self._busy and getattr(event, "action", "changed") in ("added", "changed", "removed"):
             self.changed.emit()
+
+    def _on_selected(self) -> None:
+        if not self._busy and not self.drawing and len(chosen := self.selected()) == 1:
+            self.picked.emit(chosen[0])
 
     def _on_features(self) -> None:
         # All that napari says about pasted shapes.

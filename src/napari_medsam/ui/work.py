@@ -13,6 +13,8 @@ from napari_medsam.document.objects import Bounds, Document, PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.paste import Policy
+from napari_medsam.segment.rounds import Earlier
+from napari_medsam.ui.clicking import Clicking
 from napari_medsam.ui.geometry import (
     WorkAxes,
     box_of,
@@ -25,7 +27,7 @@ from napari_medsam.ui.geometry import (
     vertices_of,
     view_bounds,
 )
-from napari_medsam.ui.layers import METADATA_KEY, add_masks, add_prompts
+from napari_medsam.ui.layers import METADATA_KEY, add_clicks, add_masks, add_prompts
 from napari_medsam.ui.masks import MaskLayer, Stroke
 from napari_medsam.ui.painting import Painting, describe
 from napari_medsam.ui.prompts import Changes, Drawn, PromptLayer
@@ -54,13 +56,14 @@ class Work:
 
     ``notice(text)`` is something to tell the user; ``painted(id)`` comes after an object's mask is in the labels;
     ``masks_changed(MaskLayer | None)`` when another Labels layer (or none) takes the masks; ``asked()`` when a box was
-    drawn whose mask is now awaited.
+    drawn or clicked whose mask is now awaited; ``hint(text)`` is what to do next.
     """
 
     notice = Signal(str)
     painted = Signal(int)
     masks_changed = Signal(object)
     asked = Signal()
+    hint = Signal(str)
 
     def __init__(
         self,
@@ -79,6 +82,8 @@ class Work:
         self.document = Document()
         self.prompts: PromptLayer | None = None
         self.masks: MaskLayer | None = None
+        self.clicking = Clicking(self)
+        self.clicking.hint.connect(self.hint.emit)
         self._planes: dict[PlaneKey, Plane] = {}
         self._painting = Painting(
             self.document,
@@ -93,6 +98,7 @@ class Work:
         """Let go of the layers; they stay in the viewer."""
         self.drop_prompts()
         self.drop_masks()
+        self.clicking.drop()
         for record in self.document:
             self.session.withdraw(self.document, record.id)
 
@@ -106,6 +112,17 @@ class Work:
         assert self.prompts is not None
         self.viewer.layers.selection.active = self.prompts.layer
         self.prompts.layer.mode = "add_rectangle"
+
+    def ready_clicks(self) -> None:
+        """Make the layers that are missing, and make the clicks layer ready to click on."""
+        self.ready_masks()
+        if self.clicking.clicks is None:
+            self.clicking.attach(add_clicks(self.viewer, self.image, self.axes))
+        assert self.clicking.clicks is not None
+        layer = self.clicking.clicks.layer
+        self.viewer.layers.selection.active = layer
+        layer.mode = "add"
+        self.clicking.say_target()
 
     def ready_masks(self) -> MaskLayer:
         if self.masks is None:
@@ -128,6 +145,7 @@ class Work:
         self.prompts.set_classes(self.document.name_classes([str(name) for name in named]))
         self.prompts.set_new(self.choices.class_id, self.document.class_of(self.choices.class_id).color)
         self.prompts.changed.connect(self.sync)
+        self.prompts.picked.connect(self._on_picked)
         for number in range(1, 10):
             layer.bind_key(str(number), lambda _, chosen=number: self.choose_class(chosen), overwrite=True)
         self.sync()
@@ -142,6 +160,7 @@ class Work:
         self._painting.history.clear()
         self.document.reserve(0 if empty else self.masks.largest())
         self.masks.painted.connect(self._on_painted)
+        self.masks.chosen.connect(self._on_picked)
         self.masks_changed.emit(self.masks)
 
     def fits(self, layer: Labels) -> bool:
@@ -202,7 +221,10 @@ class Work:
             self.asked.emit()
         self.prompts.remember(new)
         for object_id in changes.removed:
-            self._take_removed(object_id)
+            self.remove_object(object_id)
+        self.clicking.take_off(changes.removed)
+        if new:
+            self.clicking.choose(max(new.values()))
         if changes and not alone:
             self.relabel()
 
@@ -215,8 +237,10 @@ class Work:
             self.session.request(self.document, members, self.plane(key))
 
     def predict_all(self) -> None:
-        """Decode every box again (another model or contrast); corrected objects keep their masks."""
-        self.predict([record.id for record in self.document if record.box and not record.corrected])
+        """Decode every object again (another model or contrast); corrected ones keep their masks."""
+        for record in self.document:
+            self.document.outdate(record.id)
+        self.predict([record.id for record in self.document if record.prompt and not record.corrected])
 
     def draw(self, object_id: int) -> None:
         """Put an object's newest prediction into the labels as one undoable step."""
@@ -226,6 +250,11 @@ class Work:
             masks.choose(object_id)
         self.painted.emit(object_id)
         self.relabel()
+
+    def restore_mask(self, object_id: int, earlier: Earlier) -> None:
+        """Put back the mask that an object had before a click."""
+        self._painting.restore(self.ready_masks(), object_id, earlier)
+        self.painted.emit(object_id)
 
     def choose_class(self, class_id: int) -> None:
         """Make a class the current one; while shapes are being selected, not drawn, also that of the selection."""
@@ -246,6 +275,12 @@ class Work:
             self.prompts.select(object_id)
         if self.masks is not None:
             self.masks.choose(object_id)
+        self.clicking.choose(object_id)
+
+    def _on_picked(self, object_id: int) -> None:
+        """A shape or a label was picked: clicks are about that object from now on."""
+        if object_id in self.document:
+            self.clicking.choose(object_id)
 
     def relabel(self) -> None:
         """Bring the text and colour of every shape up to date."""
@@ -268,6 +303,9 @@ class Work:
                 if record.box is not None:
                     corners = vertices_of(record.box, record.plane, self.image, self.prompts.layer)
                     self.prompts.add(corners, record.id)
+        self.clicking.take_off(found.vanished)
+        for record in found.revived:
+            self.clicking.show(record)
         self.relabel()
 
     def _on_painted(self, stroke: Stroke) -> None:
@@ -323,16 +361,19 @@ class Work:
                 self.notice.emit(
                     f"Object {object_id} keeps your corrected mask. Choose another overlap policy to predict it anew."
                 )
-                self.document.update(object_id, box=box)
+                self.document.update(self.document.outdate(object_id).id, box=box)
                 continue
             if key != record.plane:
                 self._painting.erase(self.masks, record)
-                self.document.update(object_id, extent=None, prediction=None)
-            self.document.update(object_id, plane=key, box=box, problem=None)
+                self.document.update(object_id, extent=None, prediction=None, points=(), trail=())
+                self.clicking.take_off([object_id])
+            trail = tuple(Earlier() for _ in self.document.outdate(object_id).points)
+            self.document.update(object_id, plane=key, box=box, problem=None, trail=trail)
             asked.append(object_id)
         return asked
 
-    def _take_removed(self, object_id: int) -> None:
+    def remove_object(self, object_id: int) -> None:
+        """Take an object and its mask away; undo of the labels may bring both back."""
         if object_id not in self.document:
             return
         self.session.withdraw(self.document, object_id)
