@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from napari_medsam.errors import PromptError
 from napari_medsam.image.field import Field
+from napari_medsam.model.protocol import knows_clicks
 from napari_medsam.segment.clicks import ROUNDS, answer, click_box
 from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.policy import FieldPolicy, centred_field
@@ -63,7 +64,7 @@ def replay(model: Model, embedding: Embedding, prompt: Prompt, trail: Trail) -> 
     field, need not be decoded again. Raises PromptError for clicks that the decoder has not learned, ModelError when
     it fails.
     """
-    if prompt.points and "point" not in model.prompts:
+    if prompt.points and not knows_clicks(model):
         raise PromptError(
             f"{model.name} has learned boxes, not clicks. Choose a model that knows both, lite-medsam for one."
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
@@ -13,13 +15,17 @@ from napari_medsam.document.clicking import Change, as_it_stands, set_points
 from napari_medsam.document.compose import ReadRegion
 from napari_medsam.document.objects import ObjectRecord, PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
+from napari_medsam.model.protocol import knows_clicks
 from napari_medsam.segment.prompt import Point
+from napari_medsam.segment.rounds import Earlier
+from napari_medsam.segment.strokes import clicks_along, inner_clicks
 from napari_medsam.ui.clicks import Click, ClickLayer
 from napari_medsam.ui.geometry import place_of, point_of
 
 if TYPE_CHECKING:
-    from napari.layers import Points
+    from napari.layers import Layer, Points
 
+    from napari_medsam.ui.prompts import Drawn, PromptLayer
     from napari_medsam.ui.work import Work
 
 
@@ -98,18 +104,54 @@ class Clicking:
         if self.target in gone:
             self.begin_next()
 
-    def begin_object(self, key: PlaneKey, points: Sequence[Point]) -> int:
-        """Add an object that has clicks only and show them; it is not asked for yet."""
-        record = self._work.document.add(key, None, self._work.choices.class_id)
-        self.give(record.id, points)
-        self.choose(record.id)
-        return record.id
+    def take_scribble(self, drawn: PromptLayer) -> list[int]:
+        """Begin an object with clicks along a path that was drawn just now; the rows that this leaves to be taken off.
 
-    def give(self, object_id: int, points: Sequence[Point]) -> None:
-        """Give an object its first clicks, as from a shape that was drawn."""
-        standing = as_it_stands(self._work.document[object_id], None)
-        set_points(self._work.document, object_id, tuple(points), standing)
-        self.show(self._work.document[object_id])
+        Without a decoder that knows clicks the path stays.
+        """
+        work, scribble = self._work, drawn.scribble()
+        if scribble is None:
+            return []
+        if not knows_clicks(work.session.model):
+            work.notice.emit(f"{work.image.name}: a path becomes clicks, which this model does not know.")
+            return []
+        row, vertices = scribble
+        try:
+            key, places = self._places(vertices, drawn.layer)
+            points = [point for point in clicks_along(places) if point.inside(work.plane(key).shape)]
+            if not points:
+                raise PromptError(f"{work.image.name}: the path lies outside the image. Draw it inside.")
+        except MedSAMError as error:
+            work.notice.emit(str(error))
+        else:
+            record = work.document.add(key, None, work.choices.class_id)
+            self._seed(record.id, points)
+            work.predict([record.id])
+            self.choose(record.id)
+        return [row]
+
+    def fill_outline(self, object_id: int, shape: Drawn, drawn: PromptLayer) -> None:
+        """Give the object of a polygon some clicks inside it, where the decoder knows clicks."""
+        work = self._work
+        if shape.kind == "polygon" and knows_clicks(work.session.model):
+            key, places = self._places(shape.vertices, drawn.layer)
+            plane = work.plane(key)
+            self._seed(object_id, [point for point in inner_clicks(places) if point.inside(plane.shape)])
+
+    def _seed(self, object_id: int, points: list[Point]) -> None:
+        """Give an object its first clicks; it is not asked for yet."""
+        set_points(self._work.document, object_id, tuple(points), Earlier())
+        if self.clicks is not None:
+            self.show(self._work.document[object_id])
+        else:  # napari is still busy with the shape
+            QTimer.singleShot(0, self._work.show_clicks)
+
+    def _places(
+        self, vertices: npt.NDArray[np.float64], layer: Layer
+    ) -> tuple[PlaneKey, list[tuple[float, float]]]:
+        work = self._work
+        found = [point_of(vertex, layer, work.viewer, work.image, work.axes) for vertex in vertices]
+        return found[0][0], [place for _, place in found]
 
     # what the user did to the points ------------------------------------------------------------------------
 

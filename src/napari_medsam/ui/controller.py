@@ -16,6 +16,7 @@ from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.holder import Loader
+from napari_medsam.model.protocol import knows_clicks
 from napari_medsam.model.remote import start_model
 from napari_medsam.session import Session
 from napari_medsam.settings import Settings
@@ -140,10 +141,10 @@ class Controller(QObject):  # type: ignore[misc]
 
     def click_objects(self) -> None:
         """Make what is missing to click on objects of the image at work, and choose the tool that adds points."""
-        model, work = self.session.model, self._work_on_screen()
+        work = self._work_on_screen()
         if work is None:
             return
-        if model is None or "point" not in model.prompts:
+        if not knows_clicks(self.session.model):
             name = self.session.settings.model
             self.say(
                 f"{name} does not know clicks, or is still being loaded. Draw boxes, or choose lite-medsam."
@@ -252,6 +253,9 @@ class Controller(QObject):  # type: ignore[misc]
     def _on_notice(self, text: str) -> None:
         self.say(text, warn=True)
 
+    def _on_hint(self, text: str) -> None:
+        self.status.emit(text)
+
     def _on_inserted(self, event: Any) -> None:
         self._welcome(event.value)
 
@@ -321,7 +325,7 @@ class Controller(QObject):  # type: ignore[misc]
         work.image.events.contrast_limits.connect(self._on_contrast_limits)
         work.image.events.set_data.connect(self._on_refresh)
         work.notice.connect(self.say)
-        work.hint.connect(self.status.emit)
+        work.hint.connect(self._on_hint)
         work.asked.connect(self._on_asked)
         work.masks_changed.connect(self._watch_masks)
 

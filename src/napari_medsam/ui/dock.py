@@ -167,8 +167,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         column = QVBoxLayout(inner)
         for part in (form, self.tools, self.status, bar, below, self.objects):
             column.addLayout(part) if isinstance(part, QFormLayout | QHBoxLayout) else column.addWidget(part)
-        column.addWidget(QLabel("Dataset folder"))
-        column.addWidget(self.dataset.native)
+        for widget in (QLabel("Dataset folder"), self.dataset.native):
+            column.addWidget(widget)
         column.addLayout(_row(self.export, self.retrain))
         column.addLayout(_row(self.cache, self.clear))
         column.addStretch()
@@ -193,8 +193,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.contrast.changed.connect(self._on_contrast)
         self.channels.axis_changed.connect(controller.set_channel_axis)
         self.channels.channels_changed.connect(lambda _: self._on_contrast())
-        self.tools.boxes.connect(lambda: controller.draw_boxes())
-        self.tools.clicks.connect(lambda: controller.click_objects())
+        self.tools.boxes.connect(controller.draw_boxes)
+        self.tools.clicks.connect(controller.click_objects)
         self.tools.next_object.connect(lambda: self._with_work(lambda work: work.clicking.begin_next()))
         self.cancel.clicked.connect(lambda: controller.cancel())
         self.classes.chosen.connect(lambda number: self._with_work(lambda work: work.choose_class(number)))
@@ -308,9 +308,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
             None if work is None else work.image, None if work is None else work.axes.channel
         )
         if work is not None:
-            for signal in (work.document.added, work.document.changed, work.document.removed):
-                signal.connect(self._refresh_soon, unique=True)
-            work.document.classes_changed.connect(self._refresh_soon, unique=True)
+            for name in ("added", "changed", "removed", "classes_changed"):
+                getattr(work.document, name).connect(self._refresh_soon, unique=True)
             if self.image.value is not work.image and work.image in self.image.choices:
                 with self.image.changed.blocked():
                     self.image.value = work.image

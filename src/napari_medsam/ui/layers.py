@@ -38,8 +38,9 @@ def add_prompts(viewer: Viewer, image: Image, axes: WorkAxes) -> Shapes:
 
 def add_clicks(viewer: Viewer, image: Image, axes: WorkAxes) -> Points:
     """Add an empty Points layer for clicks, on the axes that prompts share with the image; on screen they keep their
-    size, whatever the zoom."""
-    return viewer.add_points(
+    size, whatever the zoom. The layer that was selected stays so."""
+    active = viewer.layers.selection.active
+    layer = viewer.add_points(
         ndim=image.ndim - axes.dropped,
         name=f"{image.name} clicks",
         size=max(3.0, max(layer_shape(image)) / 40),
@@ -48,6 +49,8 @@ def add_clicks(viewer: Viewer, image: Image, axes: WorkAxes) -> Points:
         metadata={METADATA_KEY: {"role": "clicks"}},
         **transforms_of(image, axes),
     )
+    viewer.layers.selection.active = active
+    return layer
 
 
 def add_masks(viewer: Viewer, image: Image, axes: WorkAxes) -> Labels:

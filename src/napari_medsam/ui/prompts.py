@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 COLUMNS: Mapping[str, Any] = {"object": 0, "class_id": 1, "label": ""}
-FLAT = ("path", "line")  # outlines without an inside: no prompts
+FLAT = ("path", "line")  # outlines without an inside: no boxes
 REFUSED = -1  # in place of an object's id: to be taken off
 SCREEN_TEXT = {"string": "{label}", "anchor": "upper_left", "size": 9, "color": "#ffe119"}
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One shape: its object's id (0: new), its class and its vertices (k, D) in the layer's data coordinates."""
+    """One shape: its object's id (0: new), its class, its vertices (k, D) in the layer's data coordinates, its kind."""
 
     object_id: int
     class_id: int
     vertices: npt.NDArray[np.float64]
+    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,14 @@ class PromptLayer:
             if known.shape != drawn.vertices.shape or not np.allclose(known, drawn.vertices, atol=1e-6):
                 moved[drawn.object_id] = drawn
         return Changes(added, moved, tuple(sorted(set(self._known) - seen)))
+
+    def scribble(self) -> tuple[int, npt.NDArray[np.float64]] | None:
+        """The path that was just drawn by hand: its row and vertices (k, D)."""
+        row = self.layer.nshapes - 1
+        by_hand = self.drawing and row >= 0 and row in self.layer.selected_data
+        if not by_hand or self.layer.shape_type[row] not in FLAT or self._ids()[row] == REFUSED:
+            return None
+        return row, np.array(self.layer.data[row], dtype=float)
 
     def remember(self, object_ids: Mapping[int, int]) -> None:
         """Give rows their object ids (row -> id) and take the layer as it is for the state known."""
@@ -164,7 +173,7 @@ class PromptLayer:
         frame = self.layer.features
         rows = zip(frame["object"], frame["class_id"], self.layer.data, self.layer.shape_type, strict=True)
         return {
-            row: Drawn(int(object_id), int(class_id), np.array(vertices, dtype=float))
+            row: Drawn(int(object_id), int(class_id), np.array(vertices, dtype=float), str(kind))
             for row, (object_id, class_id, vertices, kind) in enumerate(rows)
             if kind not in FLAT and object_id != REFUSED
         }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
+from napari_medsam.model.protocol import knows_clicks
+
 if TYPE_CHECKING:
     from napari_medsam.model.protocol import Model
 
@@ -44,7 +46,7 @@ class PromptTools(QWidget):  # type: ignore[misc]
 
     def show_model(self, model: Model | None) -> None:
         """Offer clicks where the model has learned them; None stands for one that is being loaded."""
-        knows = model is not None and "point" in model.prompts
+        knows = knows_clicks(model)
         self.click.setEnabled(knows)
         self.next.setEnabled(knows)
         if knows:

@@ -33,7 +33,7 @@ from napari_medsam.ui.painting import Painting, describe
 from napari_medsam.ui.prompts import Changes, Drawn, PromptLayer
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Shapes
+    from napari.layers import Image, Labels, Points, Shapes
     from napari.viewer import Viewer
 
     from napari_medsam.segment.prompt import Box
@@ -83,7 +83,7 @@ class Work:
         self.prompts: PromptLayer | None = None
         self.masks: MaskLayer | None = None
         self.clicking = Clicking(self)
-        self.clicking.hint.connect(self.hint.emit)
+        self.clicking.hint.connect(lambda text: self.hint.emit(text))
         self._planes: dict[PlaneKey, Plane] = {}
         self._painting = Painting(
             self.document,
@@ -116,13 +116,17 @@ class Work:
     def ready_clicks(self) -> None:
         """Make the layers that are missing, and make the clicks layer ready to click on."""
         self.ready_masks()
-        if self.clicking.clicks is None:
-            self.clicking.attach(add_clicks(self.viewer, self.image, self.axes))
-        assert self.clicking.clicks is not None
-        layer = self.clicking.clicks.layer
+        layer = self.show_clicks()
         self.viewer.layers.selection.active = layer
         layer.mode = "add"
         self.clicking.say_target()
+
+    def show_clicks(self) -> Points:
+        """The layer with the clicks, made where it is missing; the layer that is selected stays so."""
+        if self.clicking.clicks is None:
+            self.clicking.attach(add_clicks(self.viewer, self.image, self.axes))
+        assert self.clicking.clicks is not None
+        return self.clicking.clicks.layer
 
     def ready_masks(self) -> MaskLayer:
         if self.masks is None:
@@ -213,6 +217,7 @@ class Work:
             return
         changes = self.prompts.changes()
         new = self._take_added(changes)
+        self._refuse(self.clicking.take_scribble(self.prompts))
         # One box just drawn has its colour, and its text comes with its mask: redrawing now would delay that.
         alone = len(changes.added) == 1 and not changes.moved and not changes.removed
         asked = [*new.values(), *self._take_moved(changes)]
@@ -333,11 +338,16 @@ class Work:
                 refused.append(row)
             else:
                 rows[row] = self.document.add(key, box, drawn.class_id or self.choices.class_id).id
-        if refused:
-            self.prompts.refuse(refused)
+                self.clicking.fill_outline(rows[row], drawn, self.prompts)
+        self._refuse(refused)
+        return rows
+
+    def _refuse(self, rows: list[int]) -> None:
+        assert self.prompts is not None
+        if rows:
+            self.prompts.refuse(rows)
             # napari is still busy with the shape that was drawn last: take it off once it is done.
             QTimer.singleShot(0, self.prompts.sweep)
-        return rows
 
     def _place_new(self, row: int, drawn: Drawn) -> tuple[PlaneKey, Box]:
         assert self.prompts is not None
