@@ -39,7 +39,8 @@ from napari_medsam.segment.ahead import NEXT, Outlook, Todo
 from napari_medsam.segment.ahead import Bounds as Bounds
 from napari_medsam.segment.detail import Blend, detail_fields
 from napari_medsam.segment.finder import FieldFinder, Seen
-from napari_medsam.segment.prompt import Box
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.prompt import Box, Prompt
 from napari_medsam.segment.rounds import Replayed, field_of_mask, next_field, reach, replay
 from napari_medsam.settings import Settings
 
@@ -54,6 +55,7 @@ PROMPTING_S = 1.5
 """So long after a prompt no field of another slice is begun: more prompts may come."""
 
 Post = Callable[[Callable[[], None]], None]
+Then = Callable[[Embedding], None]
 
 
 class Session:
@@ -154,6 +156,21 @@ class Session:
             self._scheduler.defer(NEXT, PROMPTING_S)
             self._prompts_later(partial(self._answer, plane, self.settings))
 
+    def peek(self, plane: Plane, box: Box, then: Callable[[Prediction | None], None]) -> None:
+        """Decode a box that is still being drawn: ``then(prediction)``, for a look only. None where no field of the
+        plane is embedded that could answer it, or the decoder fails."""
+        prompt, settings = Prompt(box), self.settings
+
+        def look() -> None:
+            found = None
+            with suppress(Exception):  # the box itself will tell, once it is drawn
+                embedding = self._best(prompt, plane, settings, {})
+                if embedding is not None:
+                    found = replay(self._holder.get(), embedding, prompt, ()).prediction
+            self._post(partial(then, found))
+
+        self._prompts_later(look)
+
     def withdraw(self, document: Document, object_id: int) -> None:
         """Take back an object's request: its answer, should one arrive, is dropped."""
         self._awaited.withdraw(document, object_id)
@@ -208,7 +225,7 @@ class Session:
                 if ask.prompt.box is None:
                     self._begin_search(ask, settings, seen)
                     continue
-                found = self._best(ask, settings, seen)
+                found = self._best(ask.prompt, plane, settings, seen)
             except Exception as error:
                 self._fail([ask], error)
                 continue
@@ -224,27 +241,25 @@ class Session:
             elif not sharpest:
                 missing.setdefault(wanted, []).append(ask)
         for wanted, asks in missing.items():
-            self._embed_then(asks, plane, wanted, settings, partial(self._decode, asks))
+            self._embed_then(asks, wanted, settings, partial(self._decode, asks))
 
     def _answer_in_detail(self, ask: Ask, box: Box, fine: list[Field], settings: Settings) -> None:
         blend = Blend(box, fine, ask.plane.shape)
         for wanted in fine:
-            self._embed_then([ask], ask.plane, wanted, settings, partial(self._blend, ask, blend))
+            self._embed_then([ask], wanted, settings, partial(self._blend, ask, blend))
 
     def _begin_search(self, ask: Ask, settings: Settings, seen: Seen) -> None:
         """Decode an object that has clicks only on the first field at hand, else have one encoded."""
-        plane, model = ask.plane, self.model
+        plane = ask.plane
         known = field_of_mask(ask.trail[-1], plane.shape, self._finder.policy)
         view = self._view[1] if self._view is not None and self._view[0] is plane else None
         fields = self._finder.fields_around(reach(ask.prompt), plane, settings.field, known, view)
-        found = None
-        if model is not None:
-            found = self._finder.first(model, plane, settings.contrast, fields, seen)
+        found = self._finder.first(self.model, plane, settings.contrast, fields, seen)
         search = partial(self._search, ask, settings, ())
         if found is not None:
             search(found)
         else:
-            self._embed_then([ask], plane, fields[0], settings, search)
+            self._embed_then([ask], fields[0], settings, search)
 
     def _search(
         self, ask: Ask, settings: Settings, before: tuple[Replayed, ...], embedding: Embedding
@@ -265,20 +280,12 @@ class Session:
         if best is found[-1] or field is None:
             self._post(partial(self._arrived, ask, best, field is None))
         if field is not None:
-            search = partial(self._search, ask, settings, found)
-            self._embed_then([ask], ask.plane, field, settings, search)
+            self._embed_then([ask], field, settings, partial(self._search, ask, settings, found))
 
-    def _embed_then(
-        self,
-        asks: list[Ask],
-        plane: Plane,
-        wanted: Field,
-        settings: Settings,
-        then: Callable[[Embedding], None],
-    ) -> None:
-        """Have a field encoded, first in line, and go on with it on the prompt thread."""
+    def _embed_then(self, asks: list[Ask], wanted: Field, settings: Settings, then: Then) -> None:
+        """Have a field of their plane encoded, first in line, and go on with it on the prompt thread."""
         try:
-            request = self._finder.request(plane, settings.contrast, wanted, PROMPT, -1)
+            request = self._finder.request(asks[0].plane, settings.contrast, wanted, PROMPT, -1)
         except Exception as error:
             self._fail(asks, error)
         else:
@@ -296,11 +303,8 @@ class Session:
         if not blend.awaited:
             self._post(partial(self._arrived, ask, Replayed(blend.prediction(), ()), True))
 
-    def _best(self, ask: Ask, settings: Settings, seen: Seen) -> Embedding | None:
-        model = self.model
-        if model is None:
-            return None  # the scheduler loads it
-        return self._finder.best(model, ask.plane, settings.contrast, reach(ask.prompt), settings.field, seen)
+    def _best(self, prompt: Prompt, plane: Plane, settings: Settings, seen: Seen) -> Embedding | None:
+        return self._finder.best(self.model, plane, settings.contrast, reach(prompt), settings.field, seen)
 
     def _decode(self, asks: list[Ask], embedding: Embedding, *, last: bool = True) -> None:
         for ask in asks:
@@ -344,9 +348,7 @@ class Session:
         tell = partial(self.shown_failed.emit, plane, message_of(error, plane.name))
         self._post(partial(self._if_current, generation, tell))
 
-    def _on_embedded(
-        self, asks: list[Ask], then: Callable[[Embedding], None], done: Future[Embedding]
-    ) -> None:
+    def _on_embedded(self, asks: list[Ask], then: Then, done: Future[Embedding]) -> None:
         if done.cancelled() or self._closed:
             return
         error = done.exception()

@@ -154,10 +154,10 @@ class TestRefining:
         click(desk, (100, 100), positive=False)
         assert np.array_equal(desk.mask(1), filled((256, 256), A) & ~square(100, 100))
         assert len(desk.model.decoded) == 2
-        desk.labels.selected_label = 2
-        assert desk.work.clicking.target == 2
         desk.shapes.mode = "select"
-        desk.shapes.selected_data = {0}
+        desk.shapes.selected_data = {1}
+        assert desk.work.clicking.target == 2
+        desk.labels.selected_label = 1
         assert desk.work.clicking.target == 1
         desk.dock.tools.next.click()
         assert desk.work.clicking.target is None

@@ -58,18 +58,20 @@ class FieldFinder:
         return field_of(choice, box, plane.shape, self.policy)
 
     def best(
-        self, model: Model, plane: Plane, contrast: Contrast, box: Box, choice: str, seen: Seen
+        self, model: Model | None, plane: Plane, contrast: Contrast, box: Box, choice: str, seen: Seen
     ) -> Embedding | None:
-        """The best embedding of the plane that is in the cache for a box; None if there is none.
+        """The best embedding of the plane that is in the cache for a box; None if there is none, or no model yet.
 
         `seen` keeps what was looked up, found or not, for boxes that are answered together.
         """
         return self.first(model, plane, contrast, self._candidates(box, plane, choice), seen)
 
     def first(
-        self, model: Model, plane: Plane, contrast: Contrast, fields: Iterable[Field], seen: Seen
+        self, model: Model | None, plane: Plane, contrast: Contrast, fields: Iterable[Field], seen: Seen
     ) -> Embedding | None:
-        """The first embedding of some fields that is in the cache; None if none is. `seen` as in `best`."""
+        """The first embedding of some fields that is in the cache; None and `seen` as in `best`."""
+        if model is None:
+            return None
         for field in fields:
             if field not in seen:
                 seen[field] = self._look_up(model, plane, contrast, field)

@@ -65,6 +65,11 @@ class Clicking:
             self.target = object_id
             self.say_target()
 
+    def pick(self, object_id: int) -> None:
+        """The user picked a shape or a label: clicks are about its object from now on, if it is one."""
+        if object_id in self._work.document:
+            self.choose(object_id)
+
     def begin_next(self) -> None:
         """The next click on an object begins it."""
         self.target = None

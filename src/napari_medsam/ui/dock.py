@@ -196,6 +196,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.tools.boxes.connect(controller.draw_boxes)
         self.tools.clicks.connect(controller.click_objects)
         self.tools.next_object.connect(lambda: self._with_work(lambda work: work.clicking.begin_next()))
+        self.tools.live.connect(partial(setattr, controller.choices, "preview"))
         self.cancel.clicked.connect(lambda: controller.cancel())
         self.classes.chosen.connect(lambda number: self._with_work(lambda work: work.choose_class(number)))
         self.classes.renamed.connect(
@@ -304,9 +305,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
     # what the controller says -------------------------------------------------------------------------------
 
     def _on_work(self, work: Work | None) -> None:
-        self.channels.show_layer(
-            None if work is None else work.image, None if work is None else work.axes.channel
-        )
+        image, channel = (None, None) if work is None else (work.image, work.axes.channel)
+        self.channels.show_layer(image, channel)
         if work is not None:
             for name in ("added", "changed", "removed", "classes_changed"):
                 getattr(work.document, name).connect(self._refresh_soon, unique=True)

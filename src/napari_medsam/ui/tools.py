@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
 
 from napari_medsam.model.protocol import knows_clicks
 
@@ -20,9 +20,10 @@ LOADING = "The model is being loaded"
 
 
 class PromptTools(QWidget):  # type: ignore[misc]
-    """``boxes()``, ``clicks()``, ``next_object()`` say which button was pressed."""
+    """``boxes()``, ``clicks()``, ``next_object()`` say which button was pressed, ``live(bool)`` whether to preview."""
 
     boxes = Signal()
+    live = Signal(bool)
     clicks = Signal()
     next_object = Signal()
 
@@ -33,6 +34,10 @@ class PromptTools(QWidget):  # type: ignore[misc]
         self.click = QPushButton("Click objects")
         self.next = QPushButton("New object")
         self.next.setToolTip("The next plus click begins another object (Enter in the clicks layer)")
+        self.preview = QCheckBox("Preview")
+        self.preview.setChecked(True)
+        self.preview.setToolTip("Show the mask of a box while it is being dragged")
+        self.preview.toggled.connect(self.live)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         for button, signal in (
@@ -42,6 +47,7 @@ class PromptTools(QWidget):  # type: ignore[misc]
         ):
             row.addWidget(button)
             button.clicked.connect(signal)
+        row.addWidget(self.preview)
         self.show_model(None)
 
     def show_model(self, model: Model | None) -> None:

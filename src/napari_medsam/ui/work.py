@@ -30,6 +30,7 @@ from napari_medsam.ui.geometry import (
 from napari_medsam.ui.layers import METADATA_KEY, add_clicks, add_masks, add_prompts
 from napari_medsam.ui.masks import MaskLayer, Stroke
 from napari_medsam.ui.painting import Painting, describe
+from napari_medsam.ui.preview import Preview
 from napari_medsam.ui.prompts import Changes, Drawn, PromptLayer
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Choices:
 
     policy: Policy = "corrected"
     class_id: int = 1
+    preview: bool = True
 
 
 class Work:
@@ -83,6 +85,7 @@ class Work:
         self.prompts: PromptLayer | None = None
         self.masks: MaskLayer | None = None
         self.clicking = Clicking(self)
+        self.preview = Preview(self)
         self.clicking.hint.connect(lambda text: self.hint.emit(text))
         self._planes: dict[PlaneKey, Plane] = {}
         self._painting = Painting(
@@ -149,7 +152,8 @@ class Work:
         self.prompts.set_classes(self.document.name_classes([str(name) for name in named]))
         self.prompts.set_new(self.choices.class_id, self.document.class_of(self.choices.class_id).color)
         self.prompts.changed.connect(self.sync)
-        self.prompts.picked.connect(self._on_picked)
+        self.prompts.picked.connect(self.clicking.pick)
+        self.preview.attach(layer)
         for number in range(1, 10):
             layer.bind_key(str(number), lambda _, chosen=number: self.choose_class(chosen), overwrite=True)
         self.sync()
@@ -164,7 +168,7 @@ class Work:
         self._painting.history.clear()
         self.document.reserve(0 if empty else self.masks.largest())
         self.masks.painted.connect(self._on_painted)
-        self.masks.chosen.connect(self._on_picked)
+        self.masks.chosen.connect(self.clicking.pick)
         self.masks_changed.emit(self.masks)
 
     def fits(self, layer: Labels) -> bool:
@@ -173,6 +177,7 @@ class Work:
         return writable and tuple(layer.data.shape) == shared_shape(self.image, self.axes)
 
     def drop_prompts(self) -> None:
+        self.preview.drop()
         if self.prompts is not None:
             self.prompts.close()
             self.prompts = None
@@ -282,11 +287,6 @@ class Work:
             self.masks.choose(object_id)
         self.clicking.choose(object_id)
 
-    def _on_picked(self, object_id: int) -> None:
-        """A shape or a label was picked: clicks are about that object from now on."""
-        if object_id in self.document:
-            self.clicking.choose(object_id)
-
     def relabel(self) -> None:
         """Bring the text and colour of every shape up to date."""
         if self.prompts is None:
@@ -311,6 +311,7 @@ class Work:
         self.clicking.take_off(found.vanished)
         for record in found.revived:
             self.clicking.show(record)
+            self.clicking.choose(record.id)
         self.relabel()
 
     def _on_painted(self, stroke: Stroke) -> None:
