@@ -296,3 +296,30 @@ def make_prediction(mask: np.ndarray):  # type: ignore[no-untyped-def]
     from napari_medsam.segment.prediction import Prediction
 
     return Prediction(None, 0, 0, mask, 0.9, "k", whole_field(mask.shape))
+
+
+class TestPeek:
+    def test_a_look_is_answered_from_what_is_embedded_and_leaves_no_trace(self, bench: ClickBench) -> None:
+        plane, seen = make_plane(), []
+        bench.session.peek(plane, BIG, seen.append)
+        bench.wait(lambda: len(seen) == 1)
+        assert seen == [None]  # neither a model nor an embedding yet, and none is asked for
+        assert bench.model.encoded == []
+        bench.session.show(plane)
+        bench.wait(lambda: bool(bench.all("shown")))
+        bench.session.peek(plane, BIG, seen.append)
+        bench.wait(lambda: len(seen) == 2)
+        assert seen[1] is not None
+        assert np.array_equal(seen[1].full(plane.shape), inside(BIG))
+        assert len(bench.document) == 0
+        assert bench.all("predicted") == []
+
+    def test_a_decoder_that_fails_gives_no_look_and_says_nothing(self, bench: ClickBench) -> None:
+        plane, seen = make_plane(), []
+        bench.session.show(plane)
+        bench.wait(lambda: bool(bench.all("shown")))
+        bench.model.decode_error = RuntimeError("broke")
+        bench.session.peek(plane, BIG, seen.append)
+        bench.wait(lambda: len(seen) == 1)
+        assert seen == [None]
+        assert bench.all("failed") == []

@@ -104,6 +104,9 @@ class TestMouse:
         assert clicks(desk).face_color[0][1] > clicks(desk).face_color[0][0]  # green
         assert clicks(desk).face_color[1][0] > clicks(desk).face_color[1][1]  # red
 
+        assert np.array_equal(clicks(desk).border_color, clicks(desk).face_color)
+        assert not clicks(desk).selected_data
+
         press(desk, pointer, (130, 100))
         assert [point.positive for point in desk.work.document[record.id].points] == [
             True,
@@ -327,24 +330,19 @@ def test_the_table_and_the_case_tell_of_clicks(desk: Desk) -> None:
 
 
 class TestShapes:
-    """Paths and polygons drawn with napari's own tools, as the layer tells of them once they are done."""
+    """Paths and polygons drawn with the mouse become clicks."""
 
-    @staticmethod
-    def draw(desk: Desk, kind: str, vertices: list[list[float]]) -> None:
+    def test_a_path_becomes_clicks_on_a_new_object(self, hand: tuple[Desk, Pointer]) -> None:
+        desk, pointer = hand
         desk.dock.draw.click()
-        desk.shapes.mode = f"add_{kind}"
-        desk.shapes.selected_data = {
-            desk.shapes.nshapes
-        }  # the tool selects the shape that it is about to add
-        desk.shapes.add(np.array(vertices, dtype=float), shape_type=kind)
-
-    def test_a_path_becomes_clicks_on_a_new_object(self, desk: Desk) -> None:
-        self.draw(desk, "path", [[100, 50], [100, 150]])
+        desk.shapes.mode = "add_path"
+        pointer.drag([(100, 50), (100, 150)])
         desk.wait(lambda: bool(desk.painted))
         [record] = desk.work.document
         assert record.box is None
-        assert [round(point.col) for point in record.points] == [60, 80, 100, 120, 140]
-        assert np.array_equal(desk.mask(1), filled((256, 256), (90, 50, 110, 150)))
+        assert np.allclose([point.col for point in record.points], [60, 80, 100, 120, 140], atol=2)
+        assert np.allclose([point.row for point in record.points], 100, atol=2)
+        assert desk.mask(1)[100, 52:148].all()
         desk.settle()
         assert desk.shapes.nshapes == 0
         assert len(clicks(desk).data) == 5
@@ -352,26 +350,36 @@ class TestShapes:
         desk.add_boxes(B)
         assert desk.ids == [1, 2]
 
-    def test_a_polygon_is_a_box_with_clicks_inside(self, desk: Desk) -> None:
-        self.draw(desk, "polygon", [[40, 60], [40, 180], [120, 180], [120, 60]])
+    def test_a_polygon_is_a_box_with_clicks_inside(self, hand: tuple[Desk, Pointer]) -> None:
+        desk, pointer = hand
+        desk.dock.draw.click()
+        desk.shapes.mode = "add_polygon_lasso"
+        pointer.drag([(40, 60), (40, 180), (120, 180), (120, 60), (42, 62)])
         desk.wait(lambda: bool(desk.painted))
         [record] = desk.work.document
         assert record.box is not None
+        assert np.allclose(record.box.array(), (40, 60, 120, 180), atol=3)
         assert 1 <= len(record.points) <= 3
         assert all(point.positive for point in record.points)
         desk.settle()
         assert desk.shapes.nshapes == 1
         assert len(clicks(desk).data) == len(record.points)
 
-    def test_without_a_decoder_for_clicks_both_are_as_before(self, desk: Desk) -> None:
-        desk.controller.configure(model="lite-medsam-box")
-        desk.wait(lambda: desk.session.model is not None)
-        self.draw(desk, "path", [[100, 50], [100, 150]])
-        assert "clicks" in desk.said[-1]
+    def test_without_a_decoder_for_clicks_a_polygon_is_its_box_and_a_path_is_nothing(
+        self, mouse_desk: Desk, image: np.ndarray
+    ) -> None:
+        desk = mouse_desk
+        desk.open(image)
+        desk.dock.draw.click()
+        pointer = Pointer(desk.viewer)
+        desk.shapes.mode = "add_path"
+        pointer.drag([(100, 50), (100, 150)])
+        desk.settle()
+        assert "becomes clicks" in desk.said[-1]
         assert desk.ids == []
         assert desk.shapes.nshapes == 1
-        self.draw(desk, "polygon", [[40, 60], [40, 180], [120, 180], [120, 60]])
+        desk.shapes.mode = "add_polygon_lasso"
+        pointer.drag([(40, 60), (40, 180), (120, 180), (120, 60), (42, 62)])
         desk.wait(lambda: desk.painted == [1])
         assert desk.work.document[1].points == ()
-        desk.controller.configure(model="lite-medsam")
-        desk.wait(lambda: desk.session.model is not None)
+        assert desk.work.clicking.clicks is None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from ui_desk import Desk, filled
 
+from napari_medsam.document.objects import PlaneKey
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Box
 from napari_medsam.ui.geometry import WorkAxes
@@ -45,11 +47,13 @@ def test_the_mask_follows_the_drag_and_goes_with_it(mouse_desk: Desk, image: np.
     assert not layer.visible
 
 
-def test_one_look_at_a_time_and_the_newest_box_wins(desk: Desk, image: np.ndarray) -> None:
+def test_one_look_at_a_time_and_the_newest_box_wins(
+    desk: Desk, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.open(image)
     desk.dock.draw.click()
     preview, asked = desk.work.preview, []
-    desk.work.session.peek = lambda plane, box, then: asked.append((box, then))  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(desk.session, "peek", lambda _plane, box, then: asked.append((box, then)))
     desk.shapes.add_rectangles([np.array([[20, 20], [20, 60], [60, 60], [60, 20]])])
     desk.shapes.selected_data = {0}
     for reach in (60, 70, 80):
@@ -74,8 +78,6 @@ def test_it_lies_where_the_mask_lies_whatever_the_transforms(desk: Desk) -> None
     preview = add_preview(desk.viewer, layer, axes)
     key = desk.work.shown_plane()
     found = Prediction(Box(1, 1, 2, 2), 10, 20, filled((4, 6), (0, 0, 4, 6)), 0.9, "k", None)  # type: ignore[arg-type]
-    from napari_medsam.document.objects import PlaneKey
-
     show_preview(preview, found, PlaneKey((2, None, None), key.displayed), layer, axes)
     assert preview.data.shape == (1, 4, 6)
     assert np.allclose(preview.data_to_world((0, 0, 0)), layer.data_to_world((2, 10, 20)))

@@ -164,7 +164,7 @@ class Clicking:
         """Take over what happened to the points: new, moved and deleted ones change the masks of their objects."""
         assert self.clicks is not None
         new, clicks = self.clicks.new(), self.clicks.clicks()
-        owners, refused = self._take_new(new, clicks)
+        owners = self._take_new(new, clicks)
         asked = []
         for object_id in dict.fromkeys((*clicks, *(r.id for r in self._work.document if r.points))):
             if object_id in self._work.document and self._take(object_id, clicks.get(object_id, [])):
@@ -173,12 +173,12 @@ class Clicking:
         if asked:
             self._work.asked.emit()
         self.clicks.assign(owners, new)
-        if refused:  # napari is still busy with the point that was added last
+        if new:  # napari is still busy with the point that was added last
             QTimer.singleShot(0, self.clicks.sweep)
-        if not new:
+        else:
             self._work.relabel()
 
-    def _take_new(self, new: list[Click], clicks: dict[int, list[Click]]) -> tuple[dict[int, int], bool]:
+    def _take_new(self, new: list[Click], clicks: dict[int, list[Click]]) -> dict[int, int]:
         """Find the object of each new click and add it to that object's clicks."""
         owners: dict[int, int] = {}
         for click in new:
@@ -188,7 +188,7 @@ class Clicking:
                 self._work.notice.emit(str(error))
             else:
                 clicks.setdefault(owners[click.row], []).append(click)
-        return owners, len(owners) < len(new)
+        return owners
 
     def _owner(self, click: Click) -> int:
         key, _ = self._place(click)

@@ -91,7 +91,9 @@ class ClickLayer:
         self._other = False
 
     def sweep(self) -> None:
-        """Take refused points off the layer."""
+        """Take refused points off the layer, and the selection that hides the looks of the point just added."""
+        if str(self.layer.mode) == "add":
+            self.layer.selected_data = set()
         self._remove([row for row, (object_id, _) in enumerate(self._rows()) if object_id == REFUSED])
 
     def add(self, object_id: int, places: Sequence[npt.NDArray[np.float64]], signs: Sequence[bool]) -> None:
@@ -120,9 +122,9 @@ class ClickLayer:
         self.positive = positive
         symbol, color = LOOKS[positive]
         with self._quiet():
-            self.layer.selected_data = set()  # the tool's looks are those of the selected points as well
+            self.layer.selected_data = set()  # or they would take the looks of the next
             self.layer.current_symbol = symbol
-            self.layer.current_face_color = color
+            self.layer.current_face_color = self.layer.current_border_color = color
 
     # ---------------------------------------------------------------------------------------------------------
 
@@ -141,7 +143,8 @@ class ClickLayer:
             self.layer.features = frame
             if rows:
                 self.layer.symbol = [LOOKS[positive][0] for _, positive in rows]
-                self.layer.face_color = [LOOKS[positive][1] for _, positive in rows]
+                colors = [LOOKS[positive][1] for _, positive in rows]
+                self.layer.face_color = self.layer.border_color = colors  # so small, a point is mostly border
 
     def _remove(self, rows: list[int]) -> None:
         if rows:
