@@ -18,6 +18,7 @@ def test_the_mask_follows_the_drag_and_goes_with_it(mouse_desk: Desk, image: np.
     desk = mouse_desk
     desk.open(image)
     desk.dock.draw.click()
+    desk.dock.tools.preview.setChecked(True)
     hand = Pointer(desk.viewer)
     hand.press((40, 60))
     for step in range(1, 9):
@@ -52,6 +53,7 @@ def test_one_look_at_a_time_and_the_newest_box_wins(
 ) -> None:
     desk.open(image)
     desk.dock.draw.click()
+    desk.dock.tools.preview.setChecked(True)
     preview, asked = desk.work.preview, []
     monkeypatch.setattr(desk.session, "peek", lambda _plane, box, then: asked.append((box, then)))
     desk.shapes.add_rectangles([np.array([[20, 20], [20, 60], [60, 60], [60, 20]])])

@@ -66,8 +66,10 @@ class Clicking:
             self.say_target()
 
     def pick(self, object_id: int) -> None:
-        """The user picked a shape or a label: clicks are about its object from now on, if it is one."""
+        """The user picked a shape or a label: clicks and the brush are about its object from now on, if it is one."""
         if object_id in self._work.document:
+            if self._work.masks is not None:
+                self._work.masks.choose(object_id)
             self.choose(object_id)
 
     def begin_next(self) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtCore import QTimer
+
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import MedSAMError
 from napari_medsam.segment.prediction import Prediction
@@ -54,9 +56,14 @@ class Preview:
     def _on_drag(self, _layer: Shapes, event: Any) -> Generator[None, None, None]:
         yield
         while event.type == "mouse_move":
-            self._look()
+            # The tool that drags the shape may be told of the move after us.
+            QTimer.singleShot(0, partial(self._look_again, self._drag))
             yield
         self._end()
+
+    def _look_again(self, drag: int) -> None:
+        if drag == self._drag:
+            self._look()
 
     def _look(self) -> None:
         """Ask for the box as it is now, or remember it until the decoder is free."""
