@@ -294,6 +294,21 @@ class TestStacks:
         assert not desk.mask(1)[2].any()
         assert np.array_equal(desk.mask(2)[2], square(50, 50))
 
+    def test_a_click_in_another_view_leaves_the_clicks_of_the_first_alone(
+        self, open_desk: Callable[..., Desk], image: np.ndarray
+    ) -> None:
+        desk = open_desk(models=knowing())
+        desk.open(np.stack([image] * 256))
+        click(desk, (128, 100, 100))
+        mask, said = desk.mask(1), len(desk.said)
+        desk.viewer.dims.order = (1, 0, 2)
+        desk.settle()
+        desk.work.clicking.begin_next()
+        click(desk, (30, 128, 30))
+        assert [record.plane.displayed for record in desk.work.document] == [(1, 2), (0, 2)]
+        assert np.array_equal(desk.mask(1), mask)
+        assert desk.said[said:] == []
+
     def test_a_layer_taken_away_keeps_the_objects_and_a_new_one_shows_their_clicks(self, desk: Desk) -> None:
         click(desk, (100, 100))
         mask = desk.mask(1)

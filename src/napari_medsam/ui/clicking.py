@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from napari_medsam.ui.work import Work
 
 
+Said = tuple[tuple[tuple[float, ...], bool], ...]
+
+
 class Clicking:
     """Ties a Points layer to the document of its `work`, both ways.
 
@@ -42,6 +45,7 @@ class Clicking:
         self.clicks: ClickLayer | None = None
         self.target: int | None = None
         self._work = work
+        self._seen: dict[int, Said] = {}
 
     def attach(self, layer: Points) -> None:
         """Use a Points layer that was made for clicks; those that the document has are shown in it."""
@@ -102,10 +106,13 @@ class Clicking:
             image, layer = self._work.image, self.clicks.layer
             places = [place_of((p.row, p.col), record.plane, image, layer) for p in record.points]
             self.clicks.add(record.id, places, [point.positive for point in record.points])
+            self._seen[record.id] = _said(self.clicks.clicks()[record.id])
 
     def take_off(self, object_ids: Iterable[int]) -> None:
         """Objects are gone from the document, or their clicks mean nothing any more."""
         gone = set(object_ids)
+        for object_id in gone:
+            self._seen.pop(object_id, None)
         if self.clicks is not None:
             self.clicks.take_off(gone)
         if self.target in gone:
@@ -169,7 +176,11 @@ class Clicking:
         owners = self._take_new(new, clicks)
         asked = []
         for object_id in dict.fromkeys((*clicks, *(r.id for r in self._work.document if r.points))):
-            if object_id in self._work.document and self._take(object_id, clicks.get(object_id, [])):
+            own = clicks.get(object_id, [])
+            if object_id not in self._work.document or self._seen.get(object_id) == _said(own):
+                continue  # another plane's may not even have a place in this view
+            self._seen[object_id] = _said(own)
+            if self._take(object_id, own):
                 asked.append(object_id)
         self._work.predict(asked)  # first of all: what follows takes napari some milliseconds
         if asked:
@@ -260,3 +271,8 @@ class Clicking:
     def _reader(self, record: ObjectRecord) -> ReadRegion | None:
         masks = self._work.masks
         return None if masks is None else partial(masks.read, record.plane)
+
+
+def _said(clicks: Iterable[Click]) -> Said:
+    """The places and signs of an object's clicks, to tell whether they changed."""
+    return tuple((tuple(click.place.tolist()), click.positive) for click in clicks)
