@@ -12,9 +12,11 @@ import numpy as np
 
 from napari_medsam.errors import Cancelled
 from napari_medsam.image.field import Frame
+from napari_medsam.model.frame_prompt import FramePrompt
 
 PATIENCE_S = 20.0
 SIDE = 256
+CLICK = 20
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class FakeDecoded:
 class FakeMedSAM:
     """What `MedSAM` offers. A mask fills its box; with `look`, only where the image is bright inside the box.
 
+    Where `prompts` has "point": a plus click adds a square of `CLICK` frame pixels to the earlier mask (else to the
+    box, else to nothing), a minus click takes one away.
+
     `gate`: while it is not set, an encode waits; `encoding` is set as soon as one has begun. `encoded` holds every
-    prepared tensor, `decoded` every box as (r0, c0, r1, c1) in frame pixels, `warmed` every key. `encode_error` and
+    prepared tensor, `decoded` every box as (r0, c0, r1, c1) in frame pixels, `prompted` every other
+    prompt, `warmed` every key. `encode_error` and
     `decode_error` are raised once each.
     """
 
@@ -51,6 +57,7 @@ class FakeMedSAM:
     encoding: threading.Event = field(default_factory=threading.Event)
     encoded: list[np.ndarray] = field(default_factory=list)
     decoded: list[tuple[float, ...]] = field(default_factory=list)
+    prompted: list[FramePrompt] = field(default_factory=list)
     warmed: list[str] = field(default_factory=list)
     encode_error: Exception | None = None
     decode_error: Exception | None = None
@@ -98,9 +105,7 @@ class FakeMedSAM:
         assert features.shape == (SIDE, 64, 64)
         assert key
         self.decoded.extend(tuple(float(edge) for edge in box) for box in boxes)
-        error, self.decode_error = self.decode_error, None
-        if error is not None:
-            raise error
+        self._break()
         seen = np.ones((SIDE, SIDE), bool)
         if self.look:
             grey = features[:16].reshape(4, 4, 64, 64).transpose(2, 0, 3, 1).reshape(SIDE, SIDE)
@@ -111,6 +116,31 @@ class FakeMedSAM:
             inside = ((r0 <= centres) & (centres < r1))[:, None] & ((c0 <= centres) & (centres < c1))[None]
             image[inside & seen] = 1
         return FakeDecoded(logits, np.full(len(boxes), self.iou, np.float32))
+
+    def decode_prompt(
+        self, features: np.ndarray, prompt: FramePrompt, *, key: str | None = None
+    ) -> FakeDecoded:
+        assert features.shape == (SIDE, 64, 64)
+        assert key
+        assert "point" in self.prompts or not len(prompt.points)
+        self.prompted.append(prompt)
+        self._break()
+        mask = np.zeros((SIDE, SIDE), bool)
+        if prompt.mask is not None:
+            mask = prompt.mask > 0
+        elif prompt.box is not None:
+            r0, c0, r1, c1 = (round(float(edge)) for edge in prompt.box)
+            mask[max(r0, 0) : r1, max(c0, 0) : c1] = True
+        for (row, col), positive in zip(prompt.points, prompt.positive, strict=True):
+            r0, c0 = (max(round(float(place)) - CLICK // 2, 0) for place in (row, col))
+            mask[r0 : r0 + CLICK, c0 : c0 + CLICK] = positive
+        logits = np.where(mask, 1, -1).astype(np.float32)[None]
+        return FakeDecoded(logits, np.full(1, self.iou, np.float32))
+
+    def _break(self) -> None:
+        error, self.decode_error = self.decode_error, None
+        if error is not None:
+            raise error
 
 
 @dataclass(eq=False)

@@ -11,6 +11,9 @@ plane never waits for the encoder::
 
 Nothing that a worker found is used when the prompt, the model, the contrast or the plane has changed since: each
 object's newest request has a token, and only its answer is taken.
+
+An object that has clicks only says nothing of its size: it is decoded on a field that the view suggests, then on the
+field that would answer a box around what was found, until that is the one just seen.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ from napari_medsam.segment.ahead import NEXT, Outlook, Todo
 from napari_medsam.segment.ahead import Bounds as Bounds
 from napari_medsam.segment.detail import Blend, detail_fields
 from napari_medsam.segment.finder import FieldFinder, Seen
-from napari_medsam.segment.predict import Prediction, predict
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.prompt import Box, Prompt
+from napari_medsam.segment.rounds import Replayed, field_of_mask, next_field, reach, replay
 from napari_medsam.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +55,7 @@ PROMPTING_S = 1.5
 """So long after a prompt no field of another slice is begun: more prompts may come."""
 
 Post = Callable[[Callable[[], None]], None]
+Then = Callable[[Embedding], None]
 
 
 class Session:
@@ -89,6 +95,7 @@ class Session:
         self._generations = itertools.count(1)
         self._generation = 0
         self._awaited = Awaited()
+        self._view: tuple[Plane, Bounds] | None = None
         self._holder = ModelHolder(
             load,
             self.settings.choice,
@@ -131,6 +138,7 @@ class Session:
         """
         self._scheduler.cancel(self._generation)
         self._generation = next(self._generations)
+        self._view = None if view is None else (plane, view)
         settings, generation = self.settings, self._generation
         outlook = Outlook(self._finder.policy, settings.field, settings.ahead)
         screen, later = outlook.on_screen(plane, view), outlook.next_to_it(following, view)
@@ -139,13 +147,29 @@ class Session:
             self._prompts_later(partial(self._embed_ahead, todo, settings, generation, first=first))
 
     def request(self, document: Document, object_ids: Iterable[int], plane: Plane) -> None:
-        """Decode the boxes of some objects of ``plane``; each answer arrives as ``predicted`` or ``failed``."""
-        boxes = {object_id: box for object_id in object_ids if (box := document[object_id].box) is not None}
-        for object_id, box in boxes.items():
-            self._awaited.add(document, object_id, box, plane)
-        if boxes:
+        """Decode some objects of ``plane``, by their boxes and clicks; each answer arrives as ``predicted`` or
+        ``failed``."""
+        prompts = {number: said for number in object_ids if (said := document[number].prompt) is not None}
+        for object_id, prompt in prompts.items():
+            self._awaited.add(document, object_id, prompt, plane)
+        if prompts:
             self._scheduler.defer(NEXT, PROMPTING_S)
             self._prompts_later(partial(self._answer, plane, self.settings))
+
+    def peek(self, plane: Plane, box: Box, then: Callable[[Prediction | None], None]) -> None:
+        """Decode a box that is still being drawn: ``then(prediction)``, for a look only. None where no field of the
+        plane is embedded that could answer it, or the decoder fails."""
+        prompt, settings = Prompt(box), self.settings
+
+        def look() -> None:
+            found = None
+            with suppress(Exception):  # the box itself will tell, once it is drawn
+                embedding = self._best(prompt, plane, settings, {})
+                if embedding is not None:
+                    found = replay(self._holder.get(), embedding, prompt, ()).prediction
+            self._post(partial(then, found))
+
+        self._prompts_later(look)
 
     def withdraw(self, document: Document, object_id: int) -> None:
         """Take back an object's request: its answer, should one arrive, is dropped."""
@@ -193,43 +217,75 @@ class Session:
             done.add_done_callback(partial(self._on_shown, plane, generation))
 
     def _answer(self, plane: Plane, settings: Settings) -> None:
-        """Answer each box from the best field in the cache, and have its own field encoded where that is missing."""
+        """Answer each object from the best field in the cache, and have its own field encoded where that is missing."""
         missing: dict[Field, list[Ask]] = {}
         seen: Seen = {}
         for ask in self._awaited.take(plane):
-            wanted = self._finder.wanted(ask.box, plane, settings.field)
             try:
-                found = self._best(ask, settings, seen)
+                if ask.prompt.box is None:
+                    self._begin_search(ask, settings, seen)
+                    continue
+                found = self._best(ask.prompt, plane, settings, seen)
             except Exception as error:
                 self._fail([ask], error)
                 continue
-            fine = detail_fields(ask.box, plane.shape, settings.detail, self._finder.policy)
+            box = reach(ask.prompt)
+            wanted = self._finder.wanted(box, plane, settings.field)
+            detail = 1 if ask.prompt.points else settings.detail
+            fine = detail_fields(box, plane.shape, detail, self._finder.policy)
             sharpest = found is not None and found.field == wanted
             if found is not None:
                 self._decode([ask], found, last=sharpest and not fine)
             if fine:
-                self._answer_in_detail(ask, fine, settings)
+                self._answer_in_detail(ask, box, fine, settings)
             elif not sharpest:
                 missing.setdefault(wanted, []).append(ask)
         for wanted, asks in missing.items():
-            self._embed_then(asks, plane, wanted, settings, partial(self._decode, asks))
+            self._embed_then(asks, wanted, settings, partial(self._decode, asks))
 
-    def _answer_in_detail(self, ask: Ask, fine: list[Field], settings: Settings) -> None:
-        blend = Blend(ask.box, fine, ask.plane.shape)
+    def _answer_in_detail(self, ask: Ask, box: Box, fine: list[Field], settings: Settings) -> None:
+        blend = Blend(box, fine, ask.plane.shape)
         for wanted in fine:
-            self._embed_then([ask], ask.plane, wanted, settings, partial(self._blend, ask, blend))
+            self._embed_then([ask], wanted, settings, partial(self._blend, ask, blend))
 
-    def _embed_then(
-        self,
-        asks: list[Ask],
-        plane: Plane,
-        wanted: Field,
-        settings: Settings,
-        then: Callable[[Embedding], None],
+    def _begin_search(self, ask: Ask, settings: Settings, seen: Seen) -> None:
+        """Decode an object that has clicks only on the first field at hand, else have one encoded."""
+        plane = ask.plane
+        known = field_of_mask(ask.trail[-1], plane.shape, self._finder.policy)
+        view = self._view[1] if self._view is not None and self._view[0] is plane else None
+        fields = self._finder.fields_around(reach(ask.prompt), plane, settings.field, known, view)
+        found = self._finder.first(self.model, plane, settings.contrast, fields, seen)
+        search = partial(self._search, ask, settings, ())
+        if found is not None:
+            search(found)
+        else:
+            self._embed_then([ask], fields[0], settings, search)
+
+    def _search(
+        self, ask: Ask, settings: Settings, before: tuple[Replayed, ...], embedding: Embedding
     ) -> None:
-        """Have a field encoded, first in line, and go on with it on the prompt thread."""
+        """Decode clicks on one more field; the answer that the model trusts most so far is the one to show."""
+        if not self._awaited.wants(ask):
+            return
         try:
-            request = self._finder.request(plane, settings.contrast, wanted, PROMPT, -1)
+            found = (*before, replay(self._holder.get(), embedding, ask.prompt, ask.trail))
+        except Exception as error:
+            self._fail([ask], error)
+            return
+        seen = [one.prediction for one in found]
+        field = None
+        if settings.field != "whole":
+            field = next_field(ask.prompt, seen, ask.plane.shape, self._finder.policy)
+        best = max(found, key=lambda one: one.prediction.iou)
+        if best is found[-1] or field is None:
+            self._post(partial(self._arrived, ask, best, field is None))
+        if field is not None:
+            self._embed_then([ask], field, settings, partial(self._search, ask, settings, found))
+
+    def _embed_then(self, asks: list[Ask], wanted: Field, settings: Settings, then: Then) -> None:
+        """Have a field of their plane encoded, first in line, and go on with it on the prompt thread."""
+        try:
+            request = self._finder.request(asks[0].plane, settings.contrast, wanted, PROMPT, -1)
         except Exception as error:
             self._fail(asks, error)
         else:
@@ -245,24 +301,21 @@ class Session:
             self._fail([ask], error)
             return
         if not blend.awaited:
-            self._post(partial(self._arrived, ask, blend.prediction(), True))
+            self._post(partial(self._arrived, ask, Replayed(blend.prediction(), ()), True))
 
-    def _best(self, ask: Ask, settings: Settings, seen: Seen) -> Embedding | None:
-        model = self.model
-        if model is None:
-            return None  # the scheduler loads it
-        return self._finder.best(model, ask.plane, settings.contrast, ask.box, settings.field, seen)
+    def _best(self, prompt: Prompt, plane: Plane, settings: Settings, seen: Seen) -> Embedding | None:
+        return self._finder.best(self.model, plane, settings.contrast, reach(prompt), settings.field, seen)
 
     def _decode(self, asks: list[Ask], embedding: Embedding, *, last: bool = True) -> None:
         for ask in asks:
             if not self._awaited.wants(ask):
                 continue
             try:
-                [prediction] = predict(self._holder.get(), embedding, [ask.box])
+                found = replay(self._holder.get(), embedding, ask.prompt, ask.trail)
             except Exception as error:
                 self._fail([ask], error)
             else:
-                self._post(partial(self._arrived, ask, prediction, last))
+                self._post(partial(self._arrived, ask, found, last))
 
     def _try_load(self) -> None:
         try:
@@ -295,9 +348,7 @@ class Session:
         tell = partial(self.shown_failed.emit, plane, message_of(error, plane.name))
         self._post(partial(self._if_current, generation, tell))
 
-    def _on_embedded(
-        self, asks: list[Ask], then: Callable[[Embedding], None], done: Future[Embedding]
-    ) -> None:
+    def _on_embedded(self, asks: list[Ask], then: Then, done: Future[Embedding]) -> None:
         if done.cancelled() or self._closed:
             return
         error = done.exception()
@@ -308,13 +359,13 @@ class Session:
 
     # back in the owner's thread -----------------------------------------------------------------------------
 
-    def _arrived(self, ask: Ask, prediction: Prediction, last: bool) -> None:
+    def _arrived(self, ask: Ask, found: Replayed, last: bool) -> None:
         """Take an answer; one that is not the last leaves the request open for the sharper mask to come."""
         if not self._awaited.wants(ask) or ask.object_id not in ask.document:
             return
         if last:
             self.withdraw(ask.document, ask.object_id)
-        ask.document.predicted(ask.object_id, prediction)
+        ask.document.predicted(ask.object_id, found.prediction, found.trail)
         self.predicted.emit(ask.document, ask.object_id)
 
     def _refused(self, ask: Ask, message: str) -> None:

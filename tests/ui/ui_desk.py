@@ -24,7 +24,8 @@ TIMEOUT_MS = 15_000
 class Desk:
     """One viewer with the dock, and everything the dock's controller ever said.
 
-    Boxes are answered from the whole plane unless `settings` say otherwise, so that each is decoded just once.
+    Boxes are answered from the whole plane unless `settings` say otherwise, and there is no live preview, so that each
+    is decoded just once.
     """
 
     def __init__(self, viewer: Any, qtbot: Any, folder: Path, loader: FakeLoader, **options: Any) -> None:
@@ -35,6 +36,7 @@ class Desk:
         options.setdefault("settings", Settings(field="whole"))
         self.dock = MedSAMDock(viewer, load=loader, cache=EmbeddingCache(folder / "embeddings"), **options)
         viewer.window.add_dock_widget(self.dock, name="MedSAM", area="right")
+        self.dock.tools.preview.setChecked(False)
         self.controller = self.dock.controller
         self.session = self.controller.session
         self.said: list[str] = []

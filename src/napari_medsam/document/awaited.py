@@ -8,16 +8,18 @@ from threading import Lock
 
 from napari_medsam.document.objects import Document
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.prompt import Box
+from napari_medsam.segment.prompt import Prompt
+from napari_medsam.segment.rounds import Trail
 
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """One object's box, as it was when its mask was asked for."""
+    """What was said about one object, and the masks before its clicks, when its mask was asked for."""
 
     document: Document
     object_id: int
-    box: Box
+    prompt: Prompt
+    trail: Trail
     plane: Plane
     token: int
 
@@ -31,12 +33,13 @@ class Awaited:
         self._waiting: list[Ask] = []
         self._lock = Lock()
 
-    def add(self, document: Document, object_id: int, box: Box, plane: Plane) -> None:
+    def add(self, document: Document, object_id: int, prompt: Prompt, plane: Plane) -> None:
         """Ask about an object; an earlier question about it no longer counts."""
         token = next(self._tokens)
         self._newest[id(document), object_id] = token
+        trail = document[object_id].trail
         with self._lock:
-            self._waiting.append(Ask(document, object_id, box, plane, token))
+            self._waiting.append(Ask(document, object_id, prompt, trail, plane, token))
 
     def take(self, plane: Plane) -> list[Ask]:
         """Hand out, once, the questions about a plane's objects that still count."""

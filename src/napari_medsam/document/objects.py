@@ -13,7 +13,8 @@ from napari_medsam.segment.patch import Patch as Patch
 from napari_medsam.segment.patch import intersection as intersection
 from napari_medsam.segment.patch import union as union
 from napari_medsam.segment.predict import Prediction
-from napari_medsam.segment.prompt import Box, Point
+from napari_medsam.segment.prompt import Box, Point, Prompt
+from napari_medsam.segment.rounds import Trail, without_predictions
 
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#ffe119", "#9a6324", "#469990")
 
@@ -45,7 +46,8 @@ class ObjectRecord:
 
     ``before`` is the object's mask as it stood when the first correction touched it; None means that nobody
     corrected it. ``extent`` bounds every pixel that ever carried the label in its plane. ``turn`` grows with
-    each prediction: among predictions that overlap, the larger turn is the later one.
+    each prediction: among predictions that overlap, the larger turn is the later one. ``trail`` has the mask before
+    each of the ``points``, which come in the order in which they were clicked.
     """
 
     id: int
@@ -58,10 +60,17 @@ class ObjectRecord:
     turn: int = 0
     problem: str | None = None
     points: tuple[Point, ...] = ()
+    trail: Trail = ()
 
     @property
     def corrected(self) -> bool:
         return self.before is not None
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """All that was said about the object; None when that is nothing, as for one that was painted by hand."""
+        said = self.box is not None or any(point.positive for point in self.points)
+        return Prompt(self.box, self.points) if said else None
 
     @property
     def patch(self) -> Patch | None:
@@ -137,10 +146,25 @@ class Document:
         self.changed.emit(object_id)
         return record
 
-    def predicted(self, object_id: int, prediction: Prediction) -> ObjectRecord:
-        """Give an object its newest prediction, which also forgets an earlier correction."""
+    def predicted(self, object_id: int, prediction: Prediction, trail: Trail = ()) -> ObjectRecord:
+        """Give an object its newest prediction, which also forgets an earlier correction.
+
+        trail: the masks before its clicks; where one of them was painted, the correction lives on in the prediction
+        and the object still counts as corrected.
+        """
         self._turn += 1
-        return self.update(object_id, prediction=prediction, before=None, turn=self._turn, problem=None)
+        refined = any(mask.painted is not None for mask in trail)
+        before = self._objects[object_id].before if refined else None
+        return self.update(
+            object_id, prediction=prediction, before=before, turn=self._turn, problem=None, trail=trail
+        )
+
+    def outdate(self, object_id: int) -> ObjectRecord:
+        """Another model, contrast or box: the prediction stays until there is a new one, but no click builds on it."""
+        record = self._objects[object_id]
+        found = record.prediction
+        stale = None if found is None else replace(found, key="")
+        return self.update(object_id, prediction=stale, trail=without_predictions(record.trail))
 
     def restore(self, record: ObjectRecord) -> None:
         """Put back an object that was removed."""

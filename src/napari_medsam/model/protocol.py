@@ -56,3 +56,8 @@ class Model(Protocol):
         self, features: npt.NDArray[np.float16], prompt: FramePrompt, /, *, key: str | None = None
     ) -> DecodedMasks: ...
     def warm(self, features: npt.NDArray[np.float16], /, *, key: str) -> None: ...
+
+
+def knows_clicks(model: Model | None) -> bool:
+    """Whether a model's decoder has learned clicks; not where there is none yet."""
+    return model is not None and "point" in model.prompts

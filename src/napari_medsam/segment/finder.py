@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
 from napari_medsam.image.contrast import Contrast, Window, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.policy import FieldPolicy, grid_field
+from napari_medsam.segment.patch import Bounds
+from napari_medsam.segment.policy import FieldPolicy, grid_field, grid_side
 from napari_medsam.segment.predict import DEFAULT_POLICY, field_of
 from napari_medsam.segment.prompt import Box
 
@@ -28,6 +29,9 @@ REUSE_ABOVE = 2**21
 """Planes of more pixels are not looked through anew for every prompt; see ``FieldFinder.forget``."""
 
 REMEMBERED = 256
+
+CLOSE = 0.7
+"""A view that shows less than this share of the plane's longer side is closer than the whole plane."""
 
 WHOLE_UP_TO = 2**24
 """Planes whose coarsest level has more pixels are shown whole only to a box that needs it: it takes seconds."""
@@ -54,19 +58,48 @@ class FieldFinder:
         return field_of(choice, box, plane.shape, self.policy)
 
     def best(
-        self, model: Model, plane: Plane, contrast: Contrast, box: Box, choice: str, seen: Seen
+        self, model: Model | None, plane: Plane, contrast: Contrast, box: Box, choice: str, seen: Seen
     ) -> Embedding | None:
-        """The best embedding of the plane that is in the cache for a box; None if there is none.
+        """The best embedding of the plane that is in the cache for a box; None if there is none, or no model yet.
 
         `seen` keeps what was looked up, found or not, for boxes that are answered together.
         """
-        for field in self._candidates(box, plane, choice):
+        return self.first(model, plane, contrast, self._candidates(box, plane, choice), seen)
+
+    def first(
+        self, model: Model | None, plane: Plane, contrast: Contrast, fields: Iterable[Field], seen: Seen
+    ) -> Embedding | None:
+        """The first embedding of some fields that is in the cache; None and `seen` as in `best`."""
+        if model is None:
+            return None
+        for field in fields:
             if field not in seen:
                 seen[field] = self._look_up(model, plane, contrast, field)
             found = seen[field]
             if found is not None:
                 return found
         return None
+
+    def fields_around(
+        self, clicks: Box, plane: Plane, choice: str, known: Field | None, view: Bounds | None
+    ) -> list[Field]:
+        """The fields to look at first for an object that has clicks only, the best first; at least one.
+
+        clicks: holds their pixels. known: the field of the object's mask so far, if it has one. view: what is on
+        screen of the plane. A user who is closer than the whole plane means something smaller: then a grid field
+        goes before it. choice "whole" leaves all others out.
+        """
+        whole = whole_field(plane.shape)
+        fields = [] if choice == "whole" or known is None else [known]
+        if choice == "auto" and view is not None:
+            visible = (view[2] - view[0], view[3] - view[1])
+            room = _widened(clicks, grid_side(visible, self.policy) / self.policy.grid_room)
+            near = grid_field(room, plane.shape, self.policy)
+            close = max(visible) < CLOSE * max(plane.shape) or not shown_whole(plane)
+            fields += [near, whole] if close else [whole, near]
+        if shown_whole(plane) or not fields:
+            fields.append(whole)
+        return [field for field in dict.fromkeys(fields) if field.contains(clicks.array())] or [whole]
 
     def request(
         self, plane: Plane, contrast: Contrast, field: Field, priority: int, generation: int
@@ -151,6 +184,13 @@ class FieldFinder:
             if forgotten == self._forgotten:
                 self._windows[key] = (plane, window)
         return window
+
+
+def _widened(box: Box, least: float) -> Box:
+    """A box around the same middle whose longer side is at least `least`."""
+    row, col = (box.r0 + box.r1) / 2, (box.c0 + box.c1) / 2
+    half = max(least, box.r1 - box.r0, box.c1 - box.c0) / 2
+    return Box(row - half, col - half, row + half, col + half)
 
 
 def is_large(plane: Plane) -> bool:

@@ -62,10 +62,13 @@ class Point:
     col: float
     positive: bool = True
 
+    def inside(self, shape: tuple[int, int]) -> bool:
+        """Whether the point lies on a pixel of a plane of shape (H, W)."""
+        return -0.5 <= self.row < shape[0] - 0.5 and -0.5 <= self.col < shape[1] - 0.5
+
     def check(self, shape: tuple[int, int]) -> Point:
         """The point itself. Raises PromptError when it is not finite or lies outside a plane of shape (H, W)."""
-        inside = -0.5 <= self.row < shape[0] - 0.5 and -0.5 <= self.col < shape[1] - 0.5
-        if not inside:  # nor where it is not a number
+        if not self.inside(shape):  # nor where it is not a number
             raise PromptError(
                 f"{self} lies outside the plane of {shape[0]} x {shape[1]} pixels. Click inside."
             )

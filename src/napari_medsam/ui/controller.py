@@ -16,6 +16,7 @@ from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.holder import Loader
+from napari_medsam.model.protocol import knows_clicks
 from napari_medsam.model.remote import start_model
 from napari_medsam.session import Session
 from napari_medsam.settings import Settings
@@ -127,14 +128,8 @@ class Controller(QObject):  # type: ignore[misc]
         A Shapes layer that is selected takes the boxes: its shapes become objects. A Labels layer of the image's
         shape that is selected takes the masks, whatever array it holds.
         """
-        work = self.work
+        work = self._work_on_screen()
         if work is None:
-            self.say("Open an image first (File > Open, or File > Open Sample > MedSAM).")
-            return
-        try:
-            displayed_plane(self.viewer, work.image, work.axes)
-        except MedSAMError as error:
-            self.say(str(error), warn=True)
             return
         chosen = self.viewer.layers.selection.active
         if self._owner(chosen) is None:
@@ -143,6 +138,31 @@ class Controller(QObject):  # type: ignore[misc]
             elif isinstance(chosen, Labels) and work.fits(chosen):
                 work.attach_masks(chosen)
         work.ready_layers()
+
+    def click_objects(self) -> None:
+        """Make what is missing to click on objects of the image at work, and choose the tool that adds points."""
+        work = self._work_on_screen()
+        if work is None:
+            return
+        if not knows_clicks(self.session.model):
+            name = self.session.settings.model
+            self.say(
+                f"{name} does not know clicks, or is still being loaded. Draw boxes, or choose lite-medsam."
+            )
+            return
+        work.ready_clicks()
+
+    def _work_on_screen(self) -> Work | None:
+        """The image at work, if a plane of it is on screen to be prompted on; else it is said why not."""
+        if self.work is None:
+            self.say("Open an image first (File > Open, or File > Open Sample > MedSAM).")
+            return None
+        try:
+            displayed_plane(self.viewer, self.work.image, self.work.axes)
+        except MedSAMError as error:
+            self.say(str(error), warn=True)
+            return None
+        return self.work
 
     def configure(self, **changes: Any) -> None:
         """Change model, device or contrast; the plane on screen and all boxes are done again."""
@@ -233,6 +253,9 @@ class Controller(QObject):  # type: ignore[misc]
     def _on_notice(self, text: str) -> None:
         self.say(text, warn=True)
 
+    def _on_hint(self, text: str) -> None:
+        self.status.emit(text)
+
     def _on_inserted(self, event: Any) -> None:
         self._welcome(event.value)
 
@@ -244,9 +267,10 @@ class Controller(QObject):  # type: ignore[misc]
             self.set_image(owner.image)
 
     def _owner(self, layer: Any) -> Work | None:
-        """The work whose boxes or masks a layer holds."""
+        """The work whose boxes, clicks or masks a layer holds."""
         for work in self._works:
-            if any(part is not None and part.layer is layer for part in (work.prompts, work.masks)):
+            parts = (work.prompts, work.clicking.clicks, work.masks)
+            if any(part is not None and part.layer is layer for part in parts):
                 return work
         return None
 
@@ -268,6 +292,8 @@ class Controller(QObject):  # type: ignore[misc]
                 work.drop_prompts()
             elif isinstance(layer, Labels) and work.masks is not None and layer is work.masks.layer:
                 work.drop_masks()
+            elif (clicks := work.clicking.clicks) is not None and layer is clicks.layer:
+                work.clicking.drop()
 
     def _retire(self, work: Work) -> None:
         self._let_go(work)
@@ -299,6 +325,7 @@ class Controller(QObject):  # type: ignore[misc]
         work.image.events.contrast_limits.connect(self._on_contrast_limits)
         work.image.events.set_data.connect(self._on_refresh)
         work.notice.connect(self.say)
+        work.hint.connect(self._on_hint)
         work.asked.connect(self._on_asked)
         work.masks_changed.connect(self._watch_masks)
 

@@ -35,6 +35,7 @@ from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
 from napari_medsam.ui.decoders import Decoders
 from napari_medsam.ui.hold import CanvasHold
 from napari_medsam.ui.tables import ClassList, ObjectTable
+from napari_medsam.ui.tools import PromptTools
 from napari_medsam.ui.training import Begin, Training
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ Result = TypeVar("Result")
 
 OVERLAPS = {"Keep corrected": "corrected", "Later wins": "later", "Never overwrite": "never"}
 FIELDS = {"Around small boxes": "auto", "Whole plane": "whole"}
-REFRESH_MS = (
-    250  # after a box is drawn: its mask comes first, since each change of a widget repaints the window
-)
+REFRESH_MS = 250  # after a prompt: its mask comes first, and each change of a widget repaints the window
 FIRST_WORK_MS = 50  # after the window is up: nothing heavy before
 
 
@@ -129,8 +128,8 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
             "Above 1, a large box is decoded piece by piece on finer fields: for decoders fine-tuned on "
             "thin structures; the released one seldom gains"
         )
-        self.draw = QPushButton("Draw boxes")
-        self.draw.setToolTip("Make the boxes and masks layers for this image and choose the rectangle tool")
+        self.tools = PromptTools()
+        self.draw = self.tools.draw
         self.status = QLabel("Open an image to begin.")
         self.status.setWordWrap(True)
         self.progress = QProgressBar()
@@ -166,10 +165,10 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         below.addRow("Overlaps", self.overlaps.native)
         inner = QWidget()
         column = QVBoxLayout(inner)
-        for part in (form, self.draw, self.status, bar, below, self.objects):
+        for part in (form, self.tools, self.status, bar, below, self.objects):
             column.addLayout(part) if isinstance(part, QFormLayout | QHBoxLayout) else column.addWidget(part)
-        column.addWidget(QLabel("Dataset folder"))
-        column.addWidget(self.dataset.native)
+        for widget in (QLabel("Dataset folder"), self.dataset.native):
+            column.addWidget(widget)
         column.addLayout(_row(self.export, self.retrain))
         column.addLayout(_row(self.cache, self.clear))
         column.addStretch()
@@ -185,6 +184,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.model.changed.connect(self.decoders.use)
         self.decoders.changed.connect(self.model.refresh)
         controller.configured.connect(self._on_configured)
+        controller.session.model_changed.connect(self.tools.show_model)
         self.training.ended.connect(self._on_trained)
         self.model.device_changed.connect(lambda device: controller.configure(device=device))
         self.field.changed.connect(lambda label: controller.configure(field=FIELDS[label]))
@@ -193,7 +193,10 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         self.contrast.changed.connect(self._on_contrast)
         self.channels.axis_changed.connect(controller.set_channel_axis)
         self.channels.channels_changed.connect(lambda _: self._on_contrast())
-        self.draw.clicked.connect(lambda: controller.draw_boxes())
+        self.tools.boxes.connect(controller.draw_boxes)
+        self.tools.clicks.connect(controller.click_objects)
+        self.tools.next_object.connect(lambda: self._with_work(lambda work: work.clicking.begin_next()))
+        self.tools.live.connect(partial(setattr, controller.choices, "preview"))
         self.cancel.clicked.connect(lambda: controller.cancel())
         self.classes.chosen.connect(lambda number: self._with_work(lambda work: work.choose_class(number)))
         self.classes.renamed.connect(
@@ -302,13 +305,11 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
     # what the controller says -------------------------------------------------------------------------------
 
     def _on_work(self, work: Work | None) -> None:
-        self.channels.show_layer(
-            None if work is None else work.image, None if work is None else work.axes.channel
-        )
+        image, channel = (None, None) if work is None else (work.image, work.axes.channel)
+        self.channels.show_layer(image, channel)
         if work is not None:
-            for signal in (work.document.added, work.document.changed, work.document.removed):
-                signal.connect(self._refresh_soon, unique=True)
-            work.document.classes_changed.connect(self._refresh_soon, unique=True)
+            for name in ("added", "changed", "removed", "classes_changed"):
+                getattr(work.document, name).connect(self._refresh_soon, unique=True)
             if self.image.value is not work.image and work.image in self.image.choices:
                 with self.image.changed.blocked():
                     self.image.value = work.image
@@ -317,6 +318,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
     def _on_configured(self) -> None:
         settings = self.controller.session.settings
         self.model.show_model(settings.model)
+        self.tools.show_model(self.controller.session.model)
         self.detail.blockSignals(True)
         self.detail.setValue(settings.detail)
         self.detail.blockSignals(False)

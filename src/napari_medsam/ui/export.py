@@ -163,4 +163,12 @@ def _case_object(number: int, label: int, record: ObjectRecord | None, entry: Pl
         corrected=record.corrected,
         predicted_iou=None if found is None else found.iou,
         source_label=label,
+        prompts=_points(record),
     )
+
+
+def _points(record: ObjectRecord) -> dict[str, Any]:
+    """The clicks as the sidecar has them: (row, col, 1 on the object or 0 beside it), in their order."""
+    if not record.points:
+        return {}
+    return {"points": [[point.row, point.col, int(point.positive)] for point in record.points]}

@@ -149,6 +149,28 @@ def box_of(
     return PlaneKey(index, displayed), Box.from_points(points[:, list(displayed)] + 0.5)
 
 
+def point_of(
+    place: npt.ArrayLike, points: Layer, viewer: Viewer, layer: Image, axes: WorkAxes
+) -> tuple[PlaneKey, tuple[float, float]]:
+    """Map a place (D,) in a points layer to the plane of ``layer`` it lies in and (row, col) there, whole numbers at
+    pixel centres. Raises as ``box_of`` does, not for a place beside the plane."""
+    displayed = displayed_axes(viewer, layer, axes)
+    point = _to_image(np.asarray(place, dtype=float), points, viewer, layer)
+    if not np.isfinite(point).all():
+        raise PromptError(f"{layer.name}: a click is not finite. Click again.")
+    index = _index(point, displayed, axes, layer_shape(layer), layer.name)
+    return PlaneKey(index, displayed), (float(point[displayed[0]]), float(point[displayed[1]]))
+
+
+def place_of(
+    point: tuple[float, float], key: PlaneKey, layer: Image, points: Layer
+) -> npt.NDArray[np.float64]:
+    """Map (row, col) in a plane of ``layer`` to a place (D,) in a points layer: ``point_of`` backwards."""
+    place = np.array([float(position or 0) for position in key.index])
+    place[list(key.displayed)] = point
+    return np.asarray(points.world_to_data(layer.data_to_world(place)), dtype=float)
+
+
 def on_screen(vertices: npt.ArrayLike, shapes: Layer, viewer: Viewer) -> float:
     """Tell how long the longer side of a drawn shape is in pixels of the canvas."""
     world = np.array([shapes.data_to_world(vertex) for vertex in np.asarray(vertices, dtype=float)])

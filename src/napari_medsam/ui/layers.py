@@ -11,11 +11,15 @@ import numpy as np
 from napari_medsam.ui.geometry import WorkAxes, layer_shape, shared_shape, transforms_of
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Shapes
+    from napari.layers import Image, Labels, Points, Shapes
     from napari.viewer import Viewer
+
+    from napari_medsam.document.objects import PlaneKey
+    from napari_medsam.segment.prediction import Prediction
 
 METADATA_KEY = "napari_medsam"
 EDGE_WIDTH = 2.0
+CLICK_SIZE_PX = (14, 18)
 IN_MEMORY = 512 * 2**20
 """Labels of more bytes than this lie on disk, where they are a stack."""
 
@@ -33,6 +37,23 @@ def add_prompts(viewer: Viewer, image: Image, axes: WorkAxes) -> Shapes:
         metadata={METADATA_KEY: {"role": "prompts"}},
         **transforms_of(image, axes),
     )
+
+
+def add_clicks(viewer: Viewer, image: Image, axes: WorkAxes) -> Points:
+    """Add an empty Points layer for clicks, on the axes that prompts share with the image; on screen they keep their
+    size, whatever the zoom. The layer that was selected stays so."""
+    active = viewer.layers.selection.active
+    layer = viewer.add_points(
+        ndim=image.ndim - axes.dropped,
+        name=f"{image.name} clicks",
+        size=max(3.0, max(layer_shape(image)) / 40),
+        border_width=0,
+        canvas_size_limits=CLICK_SIZE_PX,
+        metadata={METADATA_KEY: {"role": "clicks"}},
+        **transforms_of(image, axes),
+    )
+    viewer.layers.selection.active = active
+    return layer
 
 
 def add_masks(viewer: Viewer, image: Image, axes: WorkAxes) -> Labels:
@@ -59,6 +80,37 @@ def add_masks(viewer: Viewer, image: Image, axes: WorkAxes) -> Labels:
     viewer.layers.move(viewer.layers.index(layer), viewer.layers.index(image) + 1)
     viewer.layers.selection.active = active
     return layer
+
+
+def add_preview(viewer: Viewer, image: Image, axes: WorkAxes) -> Labels:
+    """Add a Labels layer for one small mask of a plane, above all others; the layer that was selected stays so."""
+    active = viewer.layers.selection.active
+    layer = viewer.add_labels(
+        np.zeros((1,) * (image.ndim - axes.dropped), dtype=np.uint8),
+        name=f"{image.name} preview",
+        opacity=0.4,
+        metadata={METADATA_KEY: {"role": "preview"}},
+        **transforms_of(image, axes),
+    )
+    viewer.layers.selection.active = active
+    return layer
+
+
+def show_preview(layer: Labels, found: Prediction, key: PlaneKey, image: Image, axes: WorkAxes) -> None:
+    """Let a layer of `add_preview` show a mask of a plane: its data become the mask alone, moved to where it lies."""
+    mask = found.mask if found.mask.size else np.zeros((1, 1), dtype=bool)
+    place = np.array([float(position or 0) for position in key.index])
+    place[list(key.displayed)] = found.row, found.col
+    shape = np.ones(image.ndim, dtype=int)
+    shape[list(key.displayed)] = mask.shape
+    layer.translate = transforms_of(image, axes)["translate"]
+    world = np.subtract(layer.data_to_world(place[axes.kept]), layer.data_to_world(np.zeros(layer.ndim)))
+    # napari moves a layer before it applies the affine.
+    layer.translate = layer.translate + np.linalg.solve(
+        np.asarray(layer.affine.affine_matrix)[:-1, :-1], world
+    )
+    layer.data = mask.astype(np.uint8).reshape(shape[axes.kept])
+    layer.visible = True
 
 
 def is_too_large(shape: tuple[int, ...]) -> bool:

@@ -55,22 +55,27 @@ class MaskLayer:
     """Reads and writes the labels of single planes, in plane orientation.
 
     ``painted(Stroke)`` is emitted after an edit that did not come from ``write``; ``refreshed()`` when the layer's
-    data may have changed in a way that cannot be told (undo, redo, new data).
+    data may have changed in a way that cannot be told (undo, redo, new data); ``chosen(label)`` when the user picked
+    another label for the brush.
     """
 
     painted = Signal(object)
     refreshed = Signal()
+    chosen = Signal(int)
 
     def __init__(self, layer: Labels, axes: WorkAxes) -> None:
         self.layer = layer
         self._axes = axes
         self._writing = False
+        self._choosing = False
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_set_data)
+        layer.events.selected_label.connect(self._on_selected)
 
     def close(self) -> None:
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.set_data.disconnect(self._on_set_data)
+        self.layer.events.selected_label.disconnect(self._on_selected)
 
     def largest(self, patience: float = LOOK_THROUGH_S) -> int:
         """The largest label in use, looked for block by block for at most so many seconds.
@@ -121,7 +126,11 @@ class MaskLayer:
     def choose(self, label: int) -> None:
         """Make a label the one that the brush paints, where the layer's dtype can hold it."""
         if label <= self._capacity:
-            self.layer.selected_label = label
+            self._choosing = True
+            try:
+                self.layer.selected_label = label
+            finally:
+                self._choosing = False
 
     @property
     def _capacity(self) -> int:
@@ -211,6 +220,10 @@ class MaskLayer:
         )
         old = np.concatenate([stroke.old for stroke in touched])
         self.painted.emit(Stroke(indices, old, np.concatenate([stroke.new for stroke in touched])))
+
+    def _on_selected(self) -> None:
+        if not self._choosing:
+            self.chosen.emit(int(self.layer.selected_label))
 
     def _on_set_data(self) -> None:
         if not self._writing:

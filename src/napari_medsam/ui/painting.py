@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,9 @@ from napari_medsam.document.objects import (
     union,
 )
 from napari_medsam.errors import MedSAMError
+from napari_medsam.image.field import whole_field
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.rounds import Earlier
 from napari_medsam.ui.masks import MaskLayer, Stroke
 
 if TYPE_CHECKING:
@@ -56,10 +60,22 @@ class Painting:
         extent = patch.bounds if patch is not None and patch.mask.size else None
         self._document.update(record.id, extent=extent)
 
+    def restore(self, masks: MaskLayer, object_id: int, earlier: Earlier) -> None:
+        """Put back the mask that an object had before, predicted or painted, as one undoable step."""
+        if earlier.painted is None:
+            self.draw(masks, self._document.update(object_id, prediction=earlier.prediction, before=None))
+            return
+        record, painted = self._document[object_id], earlier.painted
+        self.history.drawn(record)
+        field = whole_field(masks.shape(record.plane))
+        stand_in = Prediction(record.box, painted.row, painted.col, painted.mask, 0.0, "", field)
+        self._redraw(masks, replace(record, prediction=stand_in))
+        self._document.update(object_id, prediction=earlier.prediction, extent=painted.bounds)
+
     def draw_all(self, masks: MaskLayer) -> None:
         """Put the predictions into labels that are new; what was painted by hand went with the labels before them."""
         for record in sorted(self._document, key=lambda entry: entry.turn):
-            if record.box is None:
+            if record.prompt is None:
                 self._document.remove(record.id)
             elif record.prediction is not None:
                 self.draw(masks, self._document.update(record.id, before=None, extent=None))

@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 COLUMNS: Mapping[str, Any] = {"object": 0, "class_id": 1, "label": ""}
-FLAT = ("path", "line")  # outlines without an inside: no prompts
+FLAT = ("path", "line")  # outlines without an inside: no boxes
 REFUSED = -1  # in place of an object's id: to be taken off
 SCREEN_TEXT = {"string": "{label}", "anchor": "upper_left", "size": 9, "color": "#ffe119"}
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One shape: its object's id (0: new), its class and its vertices (k, D) in the layer's data coordinates."""
+    """One shape: its object's id (0: new), its class, its vertices (k, D) in the layer's data coordinates, its kind."""
 
     object_id: int
     class_id: int
     vertices: npt.NDArray[np.float64]
+    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +49,10 @@ class Changes:
 
 class PromptLayer:
     """Watches a Shapes layer; ``changed()`` is emitted once a shape was added, changed or removed for good
-    (after the mouse is released, not while it drags)."""
+    (after the mouse is released, not while it drags); ``picked(id)`` when the user selected one object's shape."""
 
     changed = Signal()
+    picked = Signal(int)
 
     def __init__(self, layer: Shapes) -> None:
         self.layer = layer
@@ -59,8 +61,10 @@ class PromptLayer:
         self._complete_features()
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_features)
+        layer.selected_data.events.items_changed.connect(self._on_selected)
 
     def close(self) -> None:
+        self.layer.selected_data.events.items_changed.disconnect(self._on_selected)
         self.layer.events.data.disconnect(self._on_data)
         self.layer.events.features.disconnect(self._on_features)
 
@@ -78,6 +82,14 @@ class PromptLayer:
             if known.shape != drawn.vertices.shape or not np.allclose(known, drawn.vertices, atol=1e-6):
                 moved[drawn.object_id] = drawn
         return Changes(added, moved, tuple(sorted(set(self._known) - seen)))
+
+    def scribble(self) -> tuple[int, npt.NDArray[np.float64]] | None:
+        """The path that was just drawn by hand: its row and vertices (k, D)."""
+        row = self.layer.nshapes - 1
+        by_hand = self.drawing and row >= 0 and row in self.layer.selected_data
+        if not by_hand or self.layer.shape_type[row] not in FLAT or self._ids()[row] == REFUSED:
+            return None
+        return row, np.array(self.layer.data[row], dtype=float)
 
     def remember(self, object_ids: Mapping[int, int]) -> None:
         """Give rows their object ids (row -> id) and take the layer as it is for the state known."""
@@ -161,7 +173,7 @@ class PromptLayer:
         frame = self.layer.features
         rows = zip(frame["object"], frame["class_id"], self.layer.data, self.layer.shape_type, strict=True)
         return {
-            row: Drawn(int(object_id), int(class_id), np.array(vertices, dtype=float))
+            row: Drawn(int(object_id), int(class_id), np.array(vertices, dtype=float), str(kind))
             for row, (object_id, class_id, vertices, kind) in enumerate(rows)
             if kind not in FLAT and object_id != REFUSED
         }
@@ -215,6 +227,10 @@ class PromptLayer:
     def _on_data(self, event: Any) -> None:
         if not self._busy and getattr(event, "action", "changed") in ("added", "changed", "removed"):
             self.changed.emit()
+
+    def _on_selected(self) -> None:
+        if not self._busy and not self.drawing and len(chosen := self.selected()) == 1:
+            self.picked.emit(chosen[0])
 
     def _on_features(self) -> None:
         # All that napari says about pasted shapes.

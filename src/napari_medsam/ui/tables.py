@@ -65,10 +65,10 @@ class ClassList(QWidget):  # type: ignore[misc]
 
 
 class ObjectTable(QTableWidget):  # type: ignore[misc]
-    """One row an object: id, class, predicted IoU, state. A click selects the object in its layers."""
+    """One row an object: id, class, prompts, predicted IoU, state. A click selects the object in its layers."""
 
     chosen = Signal(int)
-    HEADINGS = ("Object", "Class", "IoU", "State")
+    HEADINGS = ("Object", "Class", "Prompts", "IoU", "State")
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(self.HEADINGS), parent)
@@ -87,7 +87,8 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]
         for row, record in enumerate(records):
             assert document is not None
             name = document.class_of(record.class_id).name
-            for column, text in enumerate((str(record.id), name, _iou(record), _state(record))):
+            texts = (str(record.id), name, describe_prompts(record), _iou(record), _state(record))
+            for column, text in enumerate(texts):
                 self._set(row, column, text)
 
     def _set(self, row: int, column: int, text: str) -> None:
@@ -98,6 +99,14 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]
             item.setText(text)
 
 
+def describe_prompts(record: ObjectRecord) -> str:
+    """What was said about an object: "box", "box + 2 clicks", "1 click"; "" for one that was painted."""
+    parts = [] if record.box is None else ["box"]
+    if record.points:
+        parts.append(f"{len(record.points)} click{'s' if len(record.points) > 1 else ''}")
+    return " + ".join(parts)
+
+
 def _iou(record: ObjectRecord) -> str:
     return f"{record.prediction.iou:.2f}" if record.prediction is not None else ""
 
@@ -106,7 +115,7 @@ def _state(record: ObjectRecord) -> str:
     if record.problem:
         return "refused"
     if record.corrected:
-        return "corrected" if record.box is not None else "painted"
+        return "corrected" if record.prompt is not None else "painted"
     return "predicted" if record.prediction is not None else "waiting"
 
 

@@ -13,6 +13,8 @@ from napari_medsam.document.objects import Bounds, Document, PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.paste import Policy
+from napari_medsam.segment.rounds import Earlier
+from napari_medsam.ui.clicking import Clicking
 from napari_medsam.ui.geometry import (
     WorkAxes,
     box_of,
@@ -25,13 +27,14 @@ from napari_medsam.ui.geometry import (
     vertices_of,
     view_bounds,
 )
-from napari_medsam.ui.layers import METADATA_KEY, add_masks, add_prompts
+from napari_medsam.ui.layers import METADATA_KEY, add_clicks, add_masks, add_prompts
 from napari_medsam.ui.masks import MaskLayer, Stroke
 from napari_medsam.ui.painting import Painting, describe
+from napari_medsam.ui.preview import Preview
 from napari_medsam.ui.prompts import Changes, Drawn, PromptLayer
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Shapes
+    from napari.layers import Image, Labels, Points, Shapes
     from napari.viewer import Viewer
 
     from napari_medsam.segment.prompt import Box
@@ -47,6 +50,7 @@ class Choices:
 
     policy: Policy = "corrected"
     class_id: int = 1
+    preview: bool = True
 
 
 class Work:
@@ -54,13 +58,14 @@ class Work:
 
     ``notice(text)`` is something to tell the user; ``painted(id)`` comes after an object's mask is in the labels;
     ``masks_changed(MaskLayer | None)`` when another Labels layer (or none) takes the masks; ``asked()`` when a box was
-    drawn whose mask is now awaited.
+    drawn or clicked whose mask is now awaited; ``hint(text)`` is what to do next.
     """
 
     notice = Signal(str)
     painted = Signal(int)
     masks_changed = Signal(object)
     asked = Signal()
+    hint = Signal(str)
 
     def __init__(
         self,
@@ -79,6 +84,9 @@ class Work:
         self.document = Document()
         self.prompts: PromptLayer | None = None
         self.masks: MaskLayer | None = None
+        self.clicking = Clicking(self)
+        self.preview = Preview(self)
+        self.clicking.hint.connect(lambda text: self.hint.emit(text))
         self._planes: dict[PlaneKey, Plane] = {}
         self._painting = Painting(
             self.document,
@@ -93,6 +101,7 @@ class Work:
         """Let go of the layers; they stay in the viewer."""
         self.drop_prompts()
         self.drop_masks()
+        self.clicking.drop()
         for record in self.document:
             self.session.withdraw(self.document, record.id)
 
@@ -106,6 +115,21 @@ class Work:
         assert self.prompts is not None
         self.viewer.layers.selection.active = self.prompts.layer
         self.prompts.layer.mode = "add_rectangle"
+
+    def ready_clicks(self) -> None:
+        """Make the layers that are missing, and make the clicks layer ready to click on."""
+        self.ready_masks()
+        layer = self.show_clicks()
+        self.viewer.layers.selection.active = layer
+        layer.mode = "add"
+        self.clicking.say_target()
+
+    def show_clicks(self) -> Points:
+        """The layer with the clicks, made where it is missing; the layer that is selected stays so."""
+        if self.clicking.clicks is None:
+            self.clicking.attach(add_clicks(self.viewer, self.image, self.axes))
+        assert self.clicking.clicks is not None
+        return self.clicking.clicks.layer
 
     def ready_masks(self) -> MaskLayer:
         if self.masks is None:
@@ -128,6 +152,8 @@ class Work:
         self.prompts.set_classes(self.document.name_classes([str(name) for name in named]))
         self.prompts.set_new(self.choices.class_id, self.document.class_of(self.choices.class_id).color)
         self.prompts.changed.connect(self.sync)
+        self.prompts.picked.connect(self.clicking.pick)
+        self.preview.attach(layer)
         for number in range(1, 10):
             layer.bind_key(str(number), lambda _, chosen=number: self.choose_class(chosen), overwrite=True)
         self.sync()
@@ -142,6 +168,7 @@ class Work:
         self._painting.history.clear()
         self.document.reserve(0 if empty else self.masks.largest())
         self.masks.painted.connect(self._on_painted)
+        self.masks.chosen.connect(self.clicking.pick)
         self.masks_changed.emit(self.masks)
 
     def fits(self, layer: Labels) -> bool:
@@ -150,6 +177,7 @@ class Work:
         return writable and tuple(layer.data.shape) == shared_shape(self.image, self.axes)
 
     def drop_prompts(self) -> None:
+        self.preview.drop()
         if self.prompts is not None:
             self.prompts.close()
             self.prompts = None
@@ -194,6 +222,7 @@ class Work:
             return
         changes = self.prompts.changes()
         new = self._take_added(changes)
+        self._refuse(self.clicking.take_scribble(self.prompts))
         # One box just drawn has its colour, and its text comes with its mask: redrawing now would delay that.
         alone = len(changes.added) == 1 and not changes.moved and not changes.removed
         asked = [*new.values(), *self._take_moved(changes)]
@@ -202,7 +231,10 @@ class Work:
             self.asked.emit()
         self.prompts.remember(new)
         for object_id in changes.removed:
-            self._take_removed(object_id)
+            self.remove_object(object_id)
+        self.clicking.take_off(changes.removed)
+        if new:
+            self.clicking.choose(max(new.values()))
         if changes and not alone:
             self.relabel()
 
@@ -215,8 +247,10 @@ class Work:
             self.session.request(self.document, members, self.plane(key))
 
     def predict_all(self) -> None:
-        """Decode every box again (another model or contrast); corrected objects keep their masks."""
-        self.predict([record.id for record in self.document if record.box and not record.corrected])
+        """Decode every object again (another model or contrast); corrected ones keep their masks."""
+        for record in self.document:
+            self.document.outdate(record.id)
+        self.predict([record.id for record in self.document if record.prompt and not record.corrected])
 
     def draw(self, object_id: int) -> None:
         """Put an object's newest prediction into the labels as one undoable step."""
@@ -226,6 +260,11 @@ class Work:
             masks.choose(object_id)
         self.painted.emit(object_id)
         self.relabel()
+
+    def restore_mask(self, object_id: int, earlier: Earlier) -> None:
+        """Put back the mask that an object had before a click."""
+        self._painting.restore(self.ready_masks(), object_id, earlier)
+        self.painted.emit(object_id)
 
     def choose_class(self, class_id: int) -> None:
         """Make a class the current one; while shapes are being selected, not drawn, also that of the selection."""
@@ -246,6 +285,7 @@ class Work:
             self.prompts.select(object_id)
         if self.masks is not None:
             self.masks.choose(object_id)
+        self.clicking.choose(object_id)
 
     def relabel(self) -> None:
         """Bring the text and colour of every shape up to date."""
@@ -268,6 +308,10 @@ class Work:
                 if record.box is not None:
                     corners = vertices_of(record.box, record.plane, self.image, self.prompts.layer)
                     self.prompts.add(corners, record.id)
+        self.clicking.take_off(found.vanished)
+        for record in found.revived:
+            self.clicking.show(record)
+            self.clicking.choose(record.id)
         self.relabel()
 
     def _on_painted(self, stroke: Stroke) -> None:
@@ -295,11 +339,16 @@ class Work:
                 refused.append(row)
             else:
                 rows[row] = self.document.add(key, box, drawn.class_id or self.choices.class_id).id
-        if refused:
-            self.prompts.refuse(refused)
+                self.clicking.fill_outline(rows[row], drawn, self.prompts)
+        self._refuse(refused)
+        return rows
+
+    def _refuse(self, rows: list[int]) -> None:
+        assert self.prompts is not None
+        if rows:
+            self.prompts.refuse(rows)
             # napari is still busy with the shape that was drawn last: take it off once it is done.
             QTimer.singleShot(0, self.prompts.sweep)
-        return rows
 
     def _place_new(self, row: int, drawn: Drawn) -> tuple[PlaneKey, Box]:
         assert self.prompts is not None
@@ -323,16 +372,19 @@ class Work:
                 self.notice.emit(
                     f"Object {object_id} keeps your corrected mask. Choose another overlap policy to predict it anew."
                 )
-                self.document.update(object_id, box=box)
+                self.document.update(self.document.outdate(object_id).id, box=box)
                 continue
             if key != record.plane:
                 self._painting.erase(self.masks, record)
-                self.document.update(object_id, extent=None, prediction=None)
-            self.document.update(object_id, plane=key, box=box, problem=None)
+                self.document.update(object_id, extent=None, prediction=None, points=(), trail=())
+                self.clicking.take_off([object_id])
+            trail = tuple(Earlier() for _ in self.document.outdate(object_id).points)
+            self.document.update(object_id, plane=key, box=box, problem=None, trail=trail)
             asked.append(object_id)
         return asked
 
-    def _take_removed(self, object_id: int) -> None:
+    def remove_object(self, object_id: int) -> None:
+        """Take an object and its mask away; undo of the labels may bring both back."""
         if object_id not in self.document:
             return
         self.session.withdraw(self.document, object_id)

@@ -1,0 +1,135 @@
+"""An object's clicks one after the other: each is answered from the mask before it, as the decoder has learned them.
+
+The mask after some clicks depends on the box, the clicks and the field, never on clicks that were taken back: what is
+not known for a field is decoded again from the box on, or from the last mask that a person painted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from napari_medsam.errors import PromptError
+from napari_medsam.image.field import Field
+from napari_medsam.model.protocol import knows_clicks
+from napari_medsam.segment.clicks import ROUNDS, answer, click_box
+from napari_medsam.segment.patch import Patch
+from napari_medsam.segment.policy import FieldPolicy, centred_field
+from napari_medsam.segment.predict import predict
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.prompt import Box, Prompt
+
+if TYPE_CHECKING:
+    from napari_medsam.embedding.embed import Embedding
+    from napari_medsam.model.protocol import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """An object's mask before a click: as predicted, and as it stood where a person had made something else of it.
+
+    Neither stands for a mask that is not known, or for none: before the first click on an object without a box.
+    """
+
+    prediction: Prediction | None = None
+    painted: Patch | None = None
+
+    @property
+    def patch(self) -> Patch | None:
+        """The mask; None where there is none."""
+        found = self.prediction
+        if self.painted is not None or found is None:
+            return self.painted
+        return Patch(found.row, found.col, found.mask)
+
+
+Trail = tuple[Earlier, ...]
+"""The mask before each of an object's clicks, in their order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """The mask after the last click, and what is now known of those before."""
+
+    prediction: Prediction
+    trail: Trail
+
+
+def replay(model: Model, embedding: Embedding, prompt: Prompt, trail: Trail) -> Replayed:
+    """Decode an object on an embedded field: its box, then its clicks one by one, as far as they are not known.
+
+    prompt: checked against the embedding's plane. trail: one for each click; a painted mask, or one predicted on this
+    field, need not be decoded again. Raises PromptError for clicks that the decoder has not learned, ModelError when
+    it fails.
+    """
+    if prompt.points and not knows_clicks(model):
+        raise PromptError(
+            f"{model.name} has learned boxes, not clicks. Choose a model that knows both, lite-medsam for one."
+        )
+    if not prompt.points:
+        assert prompt.box is not None
+        [found] = predict(model, embedding, [prompt.box])
+        return Replayed(found, ())
+    known = [*trail]
+    first = max((number for number, mask in enumerate(known) if _serves(mask, embedding)), default=-1)
+    if first < 0:
+        first = 0
+        if prompt.box is not None:
+            known[0] = Earlier(predict(model, embedding, [prompt.box])[0])
+    latest: Prediction | None = None
+    for number in range(first, len(prompt.points)):
+        said = replace(prompt, points=prompt.points[: number + 1])
+        if prompt.box is not None or any(point.positive for point in said.points):
+            latest = answer(model, embedding, said, known[number].patch)
+        if number + 1 < len(known):
+            known[number + 1] = Earlier(latest)
+    assert latest is not None  # the last click has all before it: some are on the object
+    return Replayed(latest, tuple(known))
+
+
+def without_predictions(trail: Trail) -> Trail:
+    """A trail of which only what a person painted still holds: with another decoder, say."""
+    return tuple(Earlier(painted=mask.painted) for mask in trail)
+
+
+def field_of_mask(mask: Earlier, shape: tuple[int, int], policy: FieldPolicy) -> Field | None:
+    """The field that fits an object's mask: the one it was found on, or one around what was painted; None for none."""
+    if mask.painted is not None:
+        return centred_field(Box(*mask.painted.bounds), shape, policy)
+    return None if mask.prediction is None else mask.prediction.field
+
+
+def next_field(
+    prompt: Prompt, found: Sequence[Prediction], shape: tuple[int, int], policy: FieldPolicy
+) -> Field | None:
+    """The field to look at next for an object that has clicks only, given what was found so far (at least once).
+
+    It is the one that would answer a box around the last mask and the clicks on the object; None where that was
+    looked at already, or after `ROUNDS` fields. As `lone_click` does it, one step at a time.
+    """
+    if len(found) >= ROUNDS:
+        return None
+    around = click_box(prompt, found[-1], shape)
+    on_object = replace(prompt, box=around, points=tuple(point for point in prompt.points if point.positive))
+    field = centred_field(reach(on_object), shape, policy)
+    return None if any(field == known.field for known in found) else field
+
+
+def reach(prompt: Prompt) -> Box:
+    """The smallest box that holds the prompt's box and the pixels of its clicks."""
+    corners: list[tuple[float, float]] = []
+    if prompt.box is not None:
+        corners = [(prompt.box.r0, prompt.box.c0), (prompt.box.r1, prompt.box.c1)]
+    for point in prompt.points:
+        row, col = math.floor(point.row + 0.5), math.floor(point.col + 0.5)
+        corners += [(row, col), (row + 1, col + 1)]
+    return Box.from_points(corners)
+
+
+def _serves(mask: Earlier, embedding: Embedding) -> bool:
+    """Whether a mask can be built on when this field is decoded."""
+    if mask.painted is not None:
+        return True
+    return mask.prediction is not None and mask.prediction.key == embedding.key
