@@ -132,6 +132,25 @@ class TestAnswer:
         assert (found.row, found.col, found.mask.size) == (40, 50, 0)
 
 
+class TestParts:
+    def test_a_lone_click_takes_the_part_that_it_lies_on(self) -> None:
+        class Spotted(Clicked):
+            def decode_prompt(
+                self, features: np.ndarray, prompt: FramePrompt, *, key: str | None = None
+            ) -> Answer:
+                found = super().decode_prompt(features, prompt, key=key)
+                found.logits[0, 200:210, 200:210] = 1
+                return found
+
+        region = Field(100, 100, 256, 256)
+        for prompt, size in (
+            (Prompt(None, (Point(150, 160),)), 400),
+            (Prompt(None, (Point(150, 160), Point(305, 305))), 400 + 400),
+            (Prompt(Box(120, 120, 320, 320), (Point(150, 160),)), 500),
+        ):
+            assert answer(Spotted(), embedding(region), prompt).area == size  # type: ignore[arg-type]
+
+
 class TestCorrecting:
     region = Field(100, 100, 256, 256)  # shown as it is
     square = Patch(150, 150, np.ones((40, 40), bool))

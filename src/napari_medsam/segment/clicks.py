@@ -18,6 +18,7 @@ from napari_medsam.errors import PromptError
 from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.model.protocol import knows_clicks
 from napari_medsam.segment.correction import Correction, correction_of, settled, suggested
 from napari_medsam.segment.logits import LOGITS, mask_from_logits, shares_of_logits
 from napari_medsam.segment.patch import Patch, union
@@ -38,7 +39,7 @@ ROUNDS = 4
 
 def check_learned(model: Model) -> None:
     """Raises PromptError where a model has never learned clicks: its masks would be worse than none."""
-    if "point" not in model.prompts:
+    if not knows_clicks(model):
         raise PromptError(
             f"{model.name} has learned boxes only. Draw a box, or choose a model for clicks, such as lite-medsam."
         )
@@ -62,7 +63,7 @@ def answer(model: Model, embedding: Embedding, prompt: Prompt, earlier: Patch | 
     shown = None if known is None else mask_prompt(suggested(known, change), frame)
     decoded = model.decode_prompt(embedding.features, replace(clicks, mask=shown), key=embedding.key)
     row, col, mask = mask_from_logits(decoded.logits[0], field, frame)
-    found = Patch(row, col, mask)
+    found = Patch(row, col, mask) if prompt.box is not None else _clicked_parts(Patch(row, col, mask), prompt)
     if change is not None and earlier is not None:
         last = [point for point in prompt.points if _seen(point, field)][-1]
         per_logit = pitch / min(frame.scale(field))
@@ -159,13 +160,33 @@ def _on_logits(mask: Patch, field: Field, frame: Frame) -> npt.NDArray[np.bool_]
     return on_logits
 
 
+def _clicked_parts(found: Patch, prompt: Prompt) -> Patch:
+    """The parts of a mask that hold a plus click: without a box nothing else says that the rest is the same object.
+
+    All of it where no part holds one.
+    """
+    parts, _ = ndimage.label(found.mask, structure=np.ones((3, 3)))
+    clicked = set()
+    for point in prompt.points:
+        row, col = (int(edge) for edge in _pixel(point).array()[:2])
+        row, col = row - found.row, col - found.col
+        if point.positive and 0 <= row < parts.shape[0] and 0 <= col < parts.shape[1]:
+            clicked.add(int(parts[row, col]))
+    mask = np.isin(parts, sorted(clicked - {0}))
+    return _tight(Patch(found.row, found.col, mask)) if mask.any() else found
+
+
 def _settled(earlier: Patch, found: Patch, change: Correction) -> Patch:
     """The mask found where the click counts and the earlier one elsewhere, as tight as it goes."""
     bounds = earlier.bounds if not found.mask.size else union(earlier.bounds, found.bounds)
     assert bounds is not None
     mask = settled(earlier.within(bounds), found.within(bounds), change, bounds[:2])
-    bbox = bbox_of(mask)
+    return _tight(Patch(bounds[0], bounds[1], mask))
+
+
+def _tight(patch: Patch) -> Patch:
+    bbox = bbox_of(patch.mask)
     if bbox is None:
-        return Patch(bounds[0], bounds[1], np.zeros((0, 0), bool))
+        return Patch(patch.row, patch.col, np.zeros((0, 0), bool))
     r0, c0, r1, c1 = bbox
-    return Patch(bounds[0] + r0, bounds[1] + c0, np.ascontiguousarray(mask[r0:r1, c0:c1]))
+    return Patch(patch.row + r0, patch.col + c0, np.ascontiguousarray(patch.mask[r0:r1, c0:c1]))

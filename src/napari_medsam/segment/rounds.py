@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from napari_medsam.errors import PromptError
 from napari_medsam.image.field import Field
-from napari_medsam.model.protocol import knows_clicks
-from napari_medsam.segment.clicks import ROUNDS, answer, click_box
+from napari_medsam.segment.clicks import ROUNDS, answer, check_learned, click_box
 from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.predict import predict
@@ -64,10 +62,8 @@ def replay(model: Model, embedding: Embedding, prompt: Prompt, trail: Trail) -> 
     field, need not be decoded again. Raises PromptError for clicks that the decoder has not learned, ModelError when
     it fails.
     """
-    if prompt.points and not knows_clicks(model):
-        raise PromptError(
-            f"{model.name} has learned boxes, not clicks. Choose a model that knows both, lite-medsam for one."
-        )
+    if prompt.points:
+        check_learned(model)
     if not prompt.points:
         assert prompt.box is not None
         [found] = predict(model, embedding, [prompt.box])
