@@ -13,8 +13,10 @@ from test_session import BIG, KEY, SMALL, Bench, inside, make_plane
 
 from napari_medsam.document.clicking import Change, as_it_stands, set_points
 from napari_medsam.document.objects import Document, ObjectRecord, Patch
-from napari_medsam.image.field import whole_field
+from napari_medsam.image.field import Frame, whole_field
 from napari_medsam.image.plane import Plane
+from napari_medsam.segment.clicks import mask_prompt
+from napari_medsam.segment.correction import correction_of, settled, suggested
 from napari_medsam.segment.prompt import Box, Point
 from napari_medsam.segment.rounds import Earlier
 from napari_medsam.settings import Settings
@@ -71,15 +73,31 @@ def square(point: Point, shape: tuple[int, int] = (256, 256)) -> np.ndarray:
     return mask
 
 
+def shown(mask: np.ndarray, point: Point) -> np.ndarray:
+    """The mask prompt that goes with a click on a mask, as a mask."""
+    change = correction_of(mask, point.row, point.col, point.positive)
+    prompt = mask_prompt(suggested(mask, change), Frame())
+    return np.zeros_like(mask) if prompt is None else prompt > 0
+
+
+def clicked(mask: np.ndarray, *points: Point) -> np.ndarray:
+    """What clicks make of a mask: the fake model's squares on what it was shown, within reach of each click."""
+    for point in points:
+        answered = shown(mask, point)
+        answered[square(point)] = point.positive
+        mask = settled(mask, answered, correction_of(mask, point.row, point.col, point.positive))
+    return mask
+
+
 class TestBoxAndClicks:
     def test_clicks_add_and_take_away_one_decode_each(self, bench: ClickBench) -> None:
         plane = make_plane()
         [number] = bench.add(plane, BIG)
         bench.settle()
         bench.click(number, plane, IN_BIG)
-        assert np.array_equal(bench.mask(number), inside(BIG) & ~square(IN_BIG))
+        assert np.array_equal(bench.mask(number), clicked(inside(BIG), IN_BIG))
         bench.click(number, plane, IN_BIG, BESIDE_BIG)
-        assert np.array_equal(bench.mask(number), inside(BIG) & ~square(IN_BIG) | square(BESIDE_BIG))
+        assert np.array_equal(bench.mask(number), clicked(inside(BIG), IN_BIG, BESIDE_BIG))
         assert len(bench.model.decoded) == 1  # the box, once
         assert [len(said.points) for said in bench.model.prompted] == [1, 2]
         assert all(said.mask is not None for said in bench.model.prompted)
@@ -91,7 +109,7 @@ class TestBoxAndClicks:
         bench.click(number, plane, IN_BIG)
         [said] = bench.model.prompted
         assert said.mask is not None
-        assert np.array_equal(said.mask > 0, inside(BIG))
+        assert np.array_equal(said.mask > 0, shown(inside(BIG), IN_BIG))
         assert said.box is not None
         assert np.allclose(said.box, BIG.array())
 
@@ -120,7 +138,7 @@ class TestBoxAndClicks:
         bench.click(number, plane, IN_BIG, BESIDE_BIG)
         moved = Point(60, 60, False)
         bench.click(number, plane, moved, BESIDE_BIG)
-        assert np.array_equal(bench.mask(number), inside(BIG) & ~square(moved) | square(BESIDE_BIG))
+        assert np.array_equal(bench.mask(number), clicked(inside(BIG), moved, BESIDE_BIG))
 
     def test_clicks_at_once_give_what_they_give_one_by_one(self, bench: ClickBench) -> None:
         plane, points = make_plane(), (IN_BIG, BESIDE_BIG, Point(30, 200, False))
@@ -186,7 +204,7 @@ class TestLoneClicks:
         plane = make_plane()
         number = bench.begin(plane, IN_BIG_PLUS := Point(100, 100))
         bench.click(number, plane, IN_BIG_PLUS, Point(104, 104, False))
-        assert np.array_equal(bench.mask(number), square(IN_BIG_PLUS) & ~square(Point(104, 104)))
+        assert np.array_equal(bench.mask(number), clicked(square(IN_BIG_PLUS), Point(104, 104, False)))
         assert len(bench.model.encoded) == 1
 
     def test_a_close_view_is_looked_at_first(self, make_clicks: Callable[..., ClickBench]) -> None:
@@ -232,7 +250,7 @@ class TestPainted:
         number, plane, standing = self.painted(bench)
         assert standing.painted is not None
         bench.click(number, plane, Point(60, 100), standing=standing)
-        expected = self.PAINTED.within((0, 0, 256, 256)) | square(Point(60, 100))
+        expected = clicked(self.PAINTED.within((0, 0, 256, 256)), Point(60, 100))
         assert np.array_equal(bench.mask(number), expected)
         assert bench.document[number].corrected
 
@@ -251,7 +269,7 @@ class TestPainted:
         standing = as_it_stands(record, partial(self.read, number))
         bench.click(number, plane, IN_BIG, Point(60, 100), standing=standing)
         bench.click(number, plane, Point(60, 100))  # the first one, which came before the brush
-        expected = self.PAINTED.within((0, 0, 256, 256)) | square(Point(60, 100))
+        expected = clicked(self.PAINTED.within((0, 0, 256, 256)), Point(60, 100))
         assert np.array_equal(bench.mask(number), expected)
         assert bench.document[number].corrected
         assert bench.click(number, plane).restore is not None
