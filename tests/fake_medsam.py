@@ -13,6 +13,9 @@ import numpy as np
 from napari_medsam.errors import Cancelled
 from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.segment.clicks import mask_prompt
+from napari_medsam.segment.correction import correction_of, settled, suggested
+from napari_medsam.segment.prompt import Point
 
 PATIENCE_S = 20.0
 SIDE = 256
@@ -172,3 +175,27 @@ class FakeLoader:
         if self.errors:
             raise self.errors.pop(0)
         return self.models[name]
+
+
+def square(point: Point) -> np.ndarray:
+    """What the fake model adds or takes away for a click on a field of its own size."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    r0, c0 = int(point.row) - CLICK // 2, int(point.col) - CLICK // 2
+    mask[r0 : r0 + CLICK, c0 : c0 + CLICK] = True
+    return mask
+
+
+def shown(mask: np.ndarray, point: Point) -> np.ndarray:
+    """The mask prompt that goes with a click on a mask, as a mask."""
+    change = correction_of(mask, point.row, point.col, point.positive)
+    prompt = mask_prompt(suggested(mask, change), Frame())
+    return np.zeros_like(mask) if prompt is None else prompt > 0
+
+
+def clicked(mask: np.ndarray, *points: Point) -> np.ndarray:
+    """What clicks make of a mask: the fake model's squares on what it was shown, within reach of each click."""
+    for point in points:
+        answered = shown(mask, point)
+        answered[square(point)] = point.positive
+        mask = settled(mask, answered, correction_of(mask, point.row, point.col, point.positive))
+    return mask

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_medsam import CLICK, FakeLoader, FakeMedSAM
+from fake_medsam import FakeLoader, FakeMedSAM, clicked, shown, square
 from test_session import BIG, KEY, SMALL, Bench, inside, make_plane
 
 from napari_medsam.document.clicking import Change, as_it_stands, set_points
 from napari_medsam.document.objects import Document, ObjectRecord, Patch
-from napari_medsam.image.field import Frame, whole_field
+from napari_medsam.image.field import whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.clicks import mask_prompt
-from napari_medsam.segment.correction import correction_of, settled, suggested
 from napari_medsam.segment.prompt import Box, Point
 from napari_medsam.segment.rounds import Earlier
 from napari_medsam.settings import Settings
@@ -63,30 +61,6 @@ def make_clicks(tmp_path: Path) -> Callable[..., ClickBench]:
 @pytest.fixture
 def bench(make_clicks: Callable[..., ClickBench]) -> ClickBench:
     return make_clicks()
-
-
-def square(point: Point, shape: tuple[int, int] = (256, 256)) -> np.ndarray:
-    """What the fake model adds or takes away for a click on a field of its own size."""
-    mask = np.zeros(shape, bool)
-    r0, c0 = int(point.row) - CLICK // 2, int(point.col) - CLICK // 2
-    mask[r0 : r0 + CLICK, c0 : c0 + CLICK] = True
-    return mask
-
-
-def shown(mask: np.ndarray, point: Point) -> np.ndarray:
-    """The mask prompt that goes with a click on a mask, as a mask."""
-    change = correction_of(mask, point.row, point.col, point.positive)
-    prompt = mask_prompt(suggested(mask, change), Frame())
-    return np.zeros_like(mask) if prompt is None else prompt > 0
-
-
-def clicked(mask: np.ndarray, *points: Point) -> np.ndarray:
-    """What clicks make of a mask: the fake model's squares on what it was shown, within reach of each click."""
-    for point in points:
-        answered = shown(mask, point)
-        answered[square(point)] = point.positive
-        mask = settled(mask, answered, correction_of(mask, point.row, point.col, point.positive))
-    return mask
 
 
 class TestBoxAndClicks:
