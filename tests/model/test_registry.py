@@ -11,7 +11,8 @@ from napari_medsam.model.registry import MODELS, find_model, model_names
 
 
 def test_the_built_in_model_comes_first() -> None:
-    assert model_names() == ("lite-medsam", "medsam-vit-b", "sam-vit-b", "sam-vit-l", "sam-vit-h")
+    built_in = ("lite-medsam", "lite-medsam-box")
+    assert model_names() == (*built_in, "medsam-vit-b", "sam-vit-b", "sam-vit-l", "sam-vit-h")
     assert find_model("lite-medsam").origin == "built-in"
 
 
