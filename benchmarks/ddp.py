@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "training"))
+sys.path.append(str(ROOT / "training"))  # behind this folder: each has a report.py
 
 SIDE, CHANNELS, SAMPLES, SHARDS = 64, 64, 60, 5
 KILLED = "RANK_TO_KILL"

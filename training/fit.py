@@ -132,12 +132,13 @@ class Fit:
         """One loss a step: the mean over its samples. Raises ModelError for one that is not finite, CaseError for a
         damaged shard."""
         job, batch = self._job, self._job.config.batch
+        last = time.monotonic()
         for own in self._own_samples():
-            began = time.monotonic()
             loss = self._step(own, job.config.rate_at(len(self.losses), job.steps))
             self.losses.append((self.place.epoch, loss))
             self.place = moved_on(self.place, len(job.corpus), batch, job.visits)
-            self.seconds += time.monotonic() - began
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
             yield loss
 
     def kept(self) -> Kept:

@@ -192,6 +192,13 @@ def test_only_the_training_side_of_a_table_is_taken(store: Path, tmp_path: Path)
     assert corpus.content != open_corpus(store).content
 
 
+def test_reading_ahead_gives_the_same(store: Path, tmp_path: Path) -> None:
+    at_once, ahead = tmp_path / "one.safetensors", tmp_path / "ahead.safetensors"
+    assert run(store, at_once, "--visits", "13") == 0
+    assert run(store, ahead, "--visits", "13", "--readers", "1") == 0
+    assert losses(ahead) == losses(at_once)
+
+
 # Several processes
 
 
