@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from napari_medsam.atomic import TEMPORARY_SUFFIX
 from napari_medsam.errors import CaseError, CheckpointError, MedSAMError, ModelError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import moved_box
@@ -230,6 +231,8 @@ def fit(args: argparse.Namespace, start: Start) -> None:
     with ExitStack() as held:
         if fabric.is_global_zero:
             held.enter_context(alone_in(job.run))
+            for stray in job.run.glob(f".*{TEMPORARY_SUFFIX}"):  # of a process that was killed
+                stray.unlink()
             about = f"{len(job.corpus)} samples, {job.steps} steps of {job.config.batch}, {fabric.world_size} processes"
             print(f"{job.corpus.path}: {about}. After a stop go on with --resume {job.run}", flush=True)
         try:

@@ -21,6 +21,7 @@ from napari_medsam.errors import CaseError
 from napari_medsam.model.decoder_file import read_decoder, read_info
 
 CHILD = Path(__file__).with_name("fit_child.py")
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 STEPS = 12
 several = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 
@@ -194,8 +195,11 @@ def test_only_the_training_side_of_a_table_is_taken(store: Path, tmp_path: Path)
 
 def test_reading_ahead_gives_the_same(store: Path, tmp_path: Path) -> None:
     at_once, ahead = tmp_path / "one.safetensors", tmp_path / "ahead.safetensors"
-    assert run(store, at_once, "--visits", "13") == 0
-    assert run(store, ahead, "--visits", "13", "--readers", "1") == 0
+    settings = ("--visits", "13", "--config", str(CONFIGS / "paper.toml"))
+    assert run(store, at_once, *settings) == 0
+    assert run(store, ahead, *settings, "--readers", "1") == 0
+    config = read_info(ahead).config
+    assert (config["schedule"], config["jitter_px"], config["visits"]) == ("constant", [0, 20], 13)
     assert losses(ahead) == losses(at_once)
 
 
@@ -229,9 +233,13 @@ def test_a_run_goes_on_after_a_process_was_killed(store: Path, tmp_path: Path, b
     assert f"--resume {output.with_suffix('.run')}" in ended.stderr
     assert not output.exists()
     assert len(losses(output)) == 6
+    alone = tmp_path / "alone.safetensors"
+    shutil.copytree(output.with_suffix(".run"), alone.with_suffix(".run"))
     done = run_two(store, output, *more, "--resume", str(output.with_suffix(".run")))
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(losses(output), by_two, rtol=0, atol=1e-6)
+    assert run(store, alone, *more, "--resume", str(alone.with_suffix(".run"))) == 0
+    np.testing.assert_allclose(losses(alone), by_two, rtol=0, atol=1e-4)
 
 
 # What is refused
