@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -91,6 +92,15 @@ class FinetuneConfig:
         if self.learning_rate is not None:
             return self.learning_rate
         return 4e-4 if self.detail > 1 else 2e-4
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0, of so many: a linear warm-up, then a cosine down to a hundredth
+        of the peak, or the same rate to the end."""
+        constant = self.schedule == "constant"
+        warm = max(0 if constant else 1, round(self.warmup * steps))
+        done = (step - warm) / max(1, steps - warm)
+        fallen = 1.0 if constant else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        return self.rate * ((step + 1) / warm if step < warm else fallen)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` takes them."""

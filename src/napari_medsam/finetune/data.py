@@ -108,8 +108,24 @@ def boxes_of_epoch(samples: Sequence[Sample], config: FinetuneConfig, epoch: int
     """A box for each sample as somebody might draw it this time; the same for a seed and epoch, always."""
     rng = np.random.default_rng([config.seed, epoch, 1])
     drawn = rng.uniform(*(config.jitter_px or config.jitter), size=(len(samples), 4))
-    shares = drawn if config.jitter_px is None else drawn * _pixel_shares(samples)
-    return [_jittered(sample, share) for sample, share in zip(samples, shares, strict=True)]
+    return [
+        moved_box(sample.box, sample.field, moves, pixels=config.jitter_px is not None)
+        for sample, moves in zip(samples, drawn, strict=True)
+    ]
+
+
+def moved_box(box: Box, field: Field, moves: npt.NDArray[np.float64], *, pixels: bool = False) -> Box:
+    """A sample's box with its edges r0, c0, r1, c1 moved outwards; an edge that the field cut off stays on the field's.
+
+    moves: (4,) shares of the box's sides, counted from the object's own edges; or pixels, its field scaled to 256.
+    """
+    if pixels:
+        pixel = max(field.height, field.width) / PUBLISHED_SIDE
+        height, width = box.r1 - box.r0, box.c1 - box.c0
+        moves = moves * (pixel / np.array([height, width, height, width]))
+    bottom, right = field.row + field.height, field.col + field.width
+    cut = (box.r0 <= field.row, box.c0 <= field.col, box.r1 >= bottom, box.c1 >= right)
+    return clip_to_field(_grown(box, np.where(cut, 0.0, moves - USUAL_GROWTH), (bottom, right)), field)
 
 
 def order_of_epoch(samples: int, config: FinetuneConfig, epoch: int) -> npt.NDArray[np.int64]:
@@ -145,27 +161,6 @@ def _covering(starts: Set[int], length: int, first: float, last: float) -> set[i
     while chosen[-1] + 1.25 * length < last and chosen[-1] < max(starts):
         chosen.append(max(start for start in starts if start <= chosen[-1] + length))
     return set(chosen)
-
-
-def _jittered(sample: Sample, shares: npt.NDArray[np.float64]) -> Box:
-    """The box with its edges moved; an edge that the field cut off stays on the field's edge."""
-    field, box = sample.field, sample.box
-    cut = (
-        box.r0 <= field.row,
-        box.c0 <= field.col,
-        box.r1 >= field.row + field.height,
-        box.c1 >= field.col + field.width,
-    )
-    moves = np.where(cut, 0.0, shares - USUAL_GROWTH)
-    return clip_to_field(_grown(box, moves, (field.row + field.height, field.col + field.width)), field)
-
-
-def _pixel_shares(samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
-    """What share of its box's sides a pixel is, the sample's field scaled to 256 pixels: (n, 4), for each edge."""
-    sides = [(sample.box.r1 - sample.box.r0, sample.box.c1 - sample.box.c0) * 2 for sample in samples]
-    pixels = [max(sample.field.height, sample.field.width) / PUBLISHED_SIDE for sample in samples]
-    shares: npt.NDArray[np.float64] = np.array(pixels)[:, None] / np.array(sides)
-    return shares
 
 
 def _grown(box: Box, shares: Sequence[float] | npt.NDArray[np.float64], shape: tuple[int, ...]) -> Box:

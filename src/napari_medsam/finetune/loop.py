@@ -325,15 +325,9 @@ class Fit:
         return bool(self._validation) and state.epoch - max(state.best_epoch, 1) >= self.config.patience
 
     def _set_rate(self, step: int) -> None:
-        """Linear warm-up, then a cosine down to a hundredth, or the same rate to the end."""
-        total = self.epochs * self._steps_an_epoch
-        constant = self.config.schedule == "constant"
-        warm = max(0 if constant else 1, round(self.config.warmup * total))
-        done = (step - warm) / max(1, total - warm)
-        fallen = 1.0 if constant else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-        share = (step + 1) / warm if step < warm else fallen
+        rate = self.config.rate_at(step, self.epochs * self._steps_an_epoch)
         for group in self._optimiser.param_groups:
-            group["lr"] = self.config.rate * share
+            group["lr"] = rate
 
     def _progress(
         self, epoch: int, samples: int, loss: float, validation: float | None, *, ended: bool
