@@ -1,6 +1,6 @@
 """Zero-shot accuracy of fields: `field="auto"` against the whole plane, on real images with ground truth.
 
-    python benchmarks/accuracy.py [--json OUT] [--data DIR] [--objects N] [--sets NAME ...] [--study]
+    python benchmarks/accuracy.py [--json OUT] [--data DIR] [--objects N] [--sets NAME ...] [--model NAME] [--study]
 
 Boxes are 0 to 5 % too large on each side. Up to N objects of each set are taken, spread over its images by a fixed
 seed. `--study` scores centred fields of several contexts, in the plane's contrast and their own, grid fields and
@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--objects", type=int, default=40, help="at most so many of each set")
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--model", default="lite-medsam", help="lite-medsam-box is the decoder as released")
     parser.add_argument("--study", action="store_true")
     options = parser.parse_args()
     data = data_folder(options.data)
@@ -69,7 +70,7 @@ def main() -> int:
     ways = _study_ways() if options.study else _ways()
     scores: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        segmenter = load_model("lite-medsam", cache=EmbeddingCache(Path(folder)), backend=options.backend)
+        segmenter = load_model(options.model, cache=EmbeddingCache(Path(folder)), backend=options.backend)
         for name in names:
             print(f"{name} ...", file=sys.stderr, flush=True)
             for thing in things(data / name, options.objects):
