@@ -35,7 +35,7 @@ class Recipe:
 
     seed: int = 0
     visits: int = 10_000  # of a cycle; one is a sequence of one to four answers about an object
-    cycles: int = 2  # each begins anew from the mean of the weights that the one before it left
+    cycles: int = 1  # each begins anew from the mean of the weights that the one before it left
     batch: int = 8  # visits whose gradients are averaged into one step
     learning_rate: float = 2e-4  # of AdamW, at the peak; cosine to a fiftieth
     warmup: float = 0.03  # share of the steps
