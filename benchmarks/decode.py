@@ -36,7 +36,7 @@ def figures(rounds: int) -> list[Figure]:
 
     from napari_medsam.model.medsam import build_model
 
-    net, model = published_lite(), build_model("lite-medsam", "cpu")
+    net, model = published_lite(), build_model("lite-medsam-box", "cpu")
     image = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
     features = model.encode(model.prepare(image)).features
     embedding = torch.from_numpy(features.astype(np.float32))[None]
