@@ -37,7 +37,7 @@ def data(zero_shot: Any) -> Path:
 
 
 def test_as_good_as_the_published_sequence(zero_shot: Any, data: Path) -> None:
-    segmenter = zero_shot.load_model("lite-medsam", device="cpu", cache=None)
+    segmenter = zero_shot.load_model("lite-medsam-box", device="cpu", cache=None)
     published = zero_shot.PublishedSequence()
     results = [zero_shot.compare(data / name, segmenter, published, IMAGES) for name in zero_shot.SETS]
     total = zero_shot.overall(results)
