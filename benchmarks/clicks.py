@@ -86,7 +86,7 @@ def course(model: MedSAM, embedding: Embedding, thing: Thing, seed: int, *, boxe
             points.append(Point(click.row + field.row, click.col + field.col, click.positive))
         prompt = Prompt(thing.box if boxed else None, tuple(points))
         prediction = answer(model, embedding, prompt, earlier)
-        earlier = Patch(prediction.row, prediction.col, prediction.mask)
+        earlier = prediction.patch
         found = earlier.within(bounds)
         both = int((found & target).sum())
         dice.append(2 * both / max(int(found.sum()) + size, 1))

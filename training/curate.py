@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpus.curate_shard import curate_shard
-from corpus.engine import alone_in, engine
+from corpus.engine import add_options, alone_in, engine
 from corpus.finish import Tally, finish
 from corpus.job import Job
 from corpus.left_out import Left
@@ -172,10 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         help="volumes: across planes; coarsest spacing",
     )
     add("--channels", type=int, nargs="+", help="of images that have several; one for volumes")
-    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster")
-    add("--workers", type=int, default=1, help="processes on this machine, without --scheduler")
-    add("--shard-size", type=int, default=32, help="pairs in a shard, on average")
-    add("--quiet", action="store_true", help="no progress bar")
+    add_options(parser, "pairs")
     return parser
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.embed_shard import Choice, EmbedTask, ModelChoice, embed_shard
-from corpus.engine import alone_in, engine
+from corpus.engine import add_options, alone_in, engine
 from corpus.shards import cut, shard_name
 from corpus.store import VERSION, Shard, shard_path
 from tqdm import tqdm
@@ -119,10 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     add("--detail", type=int, default=1, help="above 1: large objects field by field")
     add("--views", type=int, default=1, help="turned and mirrored copies of each field, up to 8")
-    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster")
-    add("--workers", type=int, default=1, help="processes on this machine, without --scheduler")
-    add("--shard-size", type=int, default=32, help="cases in a shard, on average")
-    add("--quiet", action="store_true", help="no progress bar")
+    add_options(parser, "cases")
     return parser
 
 

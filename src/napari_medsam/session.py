@@ -37,11 +37,12 @@ from napari_medsam.image.plane import Plane
 from napari_medsam.model.holder import Loader, ModelHolder, load_here
 from napari_medsam.segment.ahead import NEXT, Outlook, Todo
 from napari_medsam.segment.ahead import Bounds as Bounds
+from napari_medsam.segment.clicks import next_field, reach
 from napari_medsam.segment.detail import Blend, detail_fields
 from napari_medsam.segment.finder import FieldFinder, Seen
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Box, Prompt
-from napari_medsam.segment.rounds import Replayed, field_of_mask, next_field, reach, replay
+from napari_medsam.segment.rounds import Replayed, field_of_mask, replay
 from napari_medsam.settings import Settings
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ class Session:
             self._prompts_later(partial(self._embed_ahead, todo, settings, generation, first=first))
 
     def request(self, document: Document, object_ids: Iterable[int], plane: Plane) -> None:
-        """Decode some objects of ``plane``, by their boxes and clicks; each answer arrives as ``predicted`` or
-        ``failed``."""
+        """Decode some objects of ``plane`` by box and clicks; each answer arrives as ``predicted`` or ``failed``."""
         prompts = {number: said for number in object_ids if (said := document[number].prompt) is not None}
         for object_id, prompt in prompts.items():
             self._awaited.add(document, object_id, prompt, plane)

@@ -44,6 +44,18 @@ POINTS = torch.tensor([[60.0, 70.0], [33.0, 118.5], [0.0, 255.0]])
 SIGNS = torch.tensor([1.0, 0.0, 1.0])
 
 
+def stock_masks(
+    net: torch.nn.Module, features: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor
+) -> tuple:
+    return net.mask_decoder(
+        image_embeddings=features[None],
+        image_pe=net.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=False,
+    )
+
+
 @torch.inference_mode()
 def stock_decode_prompt(
     net: torch.nn.Module,
@@ -57,26 +69,14 @@ def stock_decode_prompt(
     sparse, dense = net.prompt_encoder(
         points=clicks, boxes=corners, masks=None if mask is None else mask[None, None]
     )
-    logits, iou = net.mask_decoder(
-        image_embeddings=features[None],
-        image_pe=net.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=False,
-    )
+    logits, iou = stock_masks(net, features, sparse, dense)
     return logits[0, 0], iou[0, 0]
 
 
 @torch.inference_mode()
 def stock_decode(net: torch.nn.Module, features: torch.Tensor, boxes: torch.Tensor) -> tuple:
     sparse, dense = net.prompt_encoder(points=None, boxes=boxes[:, None, [1, 0, 3, 2]], masks=None)
-    logits, iou = net.mask_decoder(
-        image_embeddings=features[None],
-        image_pe=net.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=False,
-    )
+    logits, iou = stock_masks(net, features, sparse, dense)
     return logits[:, 0], iou[:, 0]
 
 

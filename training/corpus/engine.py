@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -15,6 +16,15 @@ Result = TypeVar("Result")
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 _AHEAD = 16  # shards of a graph for each worker: bounds what the scheduler holds, whatever the corpus' size
+
+
+def add_options(parser: ArgumentParser, what: str) -> None:
+    """The options of a command that works through shards of `what` under an engine."""
+    add = parser.add_argument
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster")
+    add("--workers", type=int, default=1, help="processes on this machine, without --scheduler")
+    add("--shard-size", type=int, default=32, help=f"{what} in a shard, on average")
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 @contextmanager

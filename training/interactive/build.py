@@ -15,7 +15,7 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from teach import Recipe, Teacher
 from torch import Tensor
 from validate import validate
 
+from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.decoder_file import DecoderInfo, read_decoder, write_decoder
 from napari_medsam.model.medsam import MedSAM, build_model
 from napari_medsam.model.registry import INTERACTIVE
@@ -84,7 +85,7 @@ def _stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _decoder(state: dict[str, Tensor], model: MedSAM):  # type: ignore[no-untyped-def]
+def _decoder(state: dict[str, Tensor], model: MedSAM) -> SamDecoder:
     return build_decoder(
         {name: value.float() for name, value in state.items()}, model.frame.size, "the decoder"
     )
@@ -115,7 +116,7 @@ def _write(
         notes=f"Taught clicks on {sum(not lesson.held for lesson in lessons)} fields; see {path.stem}.md.",
         prompts=("box", "point"),
     )
-    write_decoder(path, state, replace(info))
+    write_decoder(path, state, info)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.gradients import set_mean_gradients
 from napari_medsam.finetune.losses import round_loss
 from napari_medsam.finetune.rounds import Habits, Plan, draw_plans, play
 from napari_medsam.image.field import Frame
@@ -112,19 +113,11 @@ class Teacher:
         rng = np.random.default_rng([self.recipe.seed, number])
         plans = draw_plans(self.recipe.batch, self.recipe.habits, rng)
         visits = [(*self._draw(rng), plan) for plan in plans]
-        total: list[Tensor | None] = [None] * len(self._learned)
-        losses: list[float] = []
-        for found, gradients in map_single_threaded(self._visit, visits):
-            losses += found
-            for n, gradient in enumerate(gradients):
-                if gradient is not None:
-                    known = total[n]
-                    total[n] = gradient if known is None else known.add_(gradient)
-        for parameter, gradient in zip(self._learned, total, strict=True):
-            parameter.grad = None if gradient is None else gradient / len(visits)
+        losses, gradients = zip(*map_single_threaded(self._visit, visits), strict=True)
+        set_mean_gradients(self._learned, gradients)
         torch.nn.utils.clip_grad_norm_(self._learned, self.recipe.clip)
         self._optimiser.step()
-        return losses
+        return [loss for own in losses for loss in own]
 
     def _draw(self, rng: np.random.Generator) -> tuple[Lesson, int, np.ndarray]:
         """A lesson, one of its objects, and a box around that one in frame pixels."""

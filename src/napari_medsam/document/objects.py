@@ -76,7 +76,7 @@ class ObjectRecord:
     def patch(self) -> Patch | None:
         """The predicted mask as a patch; None before the first prediction."""
         found = self.prediction
-        return None if found is None else Patch(found.row, found.col, found.mask)
+        return None if found is None else found.patch
 
 
 class Document:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import Sample, boxes_of_epoch, order_of_epoch
+from napari_medsam.finetune.gradients import set_mean_gradients
 from napari_medsam.finetune.losses import round_loss
 from napari_medsam.finetune.rounds import Plan, plans_of_epoch, play
 from napari_medsam.image.field import Frame
@@ -217,16 +218,8 @@ class Fit:
         """One step of the optimiser; the gradients of the samples are added in their order, whatever ran first."""
         import torch
 
-        total: list[Tensor | None] = [None] * len(self._learned)
-        losses = []
-        for loss, gradients in self._side_by_side(self._gradient, batch):
-            losses.append(loss)
-            for n, gradient in enumerate(gradients):
-                if gradient is not None:
-                    known = total[n]
-                    total[n] = gradient if known is None else known.add_(gradient)
-        for parameter, gradient in zip(self._learned, total, strict=True):
-            parameter.grad = None if gradient is None else gradient / len(batch)
+        losses, gradients = zip(*self._side_by_side(self._gradient, batch), strict=True)
+        set_mean_gradients(self._learned, gradients)
         norm = torch.nn.utils.clip_grad_norm_(self._learned, self.config.clip)
         if not math.isfinite(sum(losses)) or not norm.isfinite():
             raise ModelError(
@@ -234,7 +227,7 @@ class Fit:
                 f"Give a learning rate under {self._optimiser.param_groups[0]['lr']:.2g}, or other cases."
             )
         self._optimiser.step()
-        return losses
+        return list(losses)
 
     def _gradient(self, visit: Visit) -> tuple[float, tuple[Tensor | None, ...]]:
         import torch

@@ -6,7 +6,7 @@ plane: so it fits whatever field comes next, and a mask that a person painted co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -102,13 +102,38 @@ def lone_click(
     trusts most is taken (predicted IoU).
     """
     found: list[Prediction] = []
-    field = centred_field(Box(0, 0, *shape), shape, policy)
-    for _ in range(ROUNDS):
-        if any(field == known.field for known in found):
-            break
+    field: Field | None = centred_field(Box(0, 0, *shape), shape, policy)
+    while field is not None:
         found.append(look(field))
-        field = centred_field(click_box(prompt, found[-1], shape), shape, policy)
+        field = next_field(prompt, found, shape, policy)
     return max(found, key=lambda prediction: prediction.iou)
+
+
+def next_field(
+    prompt: Prompt, found: Sequence[Prediction], shape: tuple[int, int], policy: FieldPolicy
+) -> Field | None:
+    """The field to look at next for an object that has clicks only, given what was found so far (at least once).
+
+    It is the one that would answer a box around the last mask and the clicks on the object; None where that was
+    looked at already, or after `ROUNDS` fields.
+    """
+    if len(found) >= ROUNDS:
+        return None
+    around = click_box(prompt, found[-1], shape)
+    on_object = replace(prompt, box=around, points=tuple(point for point in prompt.points if point.positive))
+    field = centred_field(reach(on_object), shape, policy)
+    return None if any(field == known.field for known in found) else field
+
+
+def reach(prompt: Prompt) -> Box:
+    """The smallest box that holds the prompt's box and the pixels of its clicks."""
+    corners: list[tuple[float, float]] = []
+    if prompt.box is not None:
+        corners = [(prompt.box.r0, prompt.box.c0), (prompt.box.r1, prompt.box.c1)]
+    for point in prompt.points:
+        pixel = point.pixel
+        corners += [(pixel.r0, pixel.c0), (pixel.r1, pixel.c1)]
+    return Box.from_points(corners)
 
 
 def click_box(prompt: Prompt, found: Prediction, shape: tuple[int, int]) -> Box:
@@ -118,7 +143,7 @@ def click_box(prompt: Prompt, found: Prediction, shape: tuple[int, int]) -> Box:
         row, col = first_corner(prompt)
         half = max(found.field.height, found.field.width) / 8
         return Box(row - half, col - half, row + half, col + half).clip(shape)
-    pixels = [_pixel(point).array() for point in prompt.points if point.positive]
+    pixels = [point.pixel.array() for point in prompt.points if point.positive]
     mask = (found.row, found.col, found.row + found.mask.shape[0], found.col + found.mask.shape[1])
     edges = np.array([mask, *pixels])
     low, high = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
@@ -133,14 +158,8 @@ def first_corner(prompt: Prompt) -> tuple[int, int]:
     return round(prompt.points[0].row), round(prompt.points[0].col)
 
 
-def _pixel(point: Point) -> Box:
-    """The pixel a click lies on."""
-    row, col = int(np.floor(point.row + 0.5)), int(np.floor(point.col + 0.5))
-    return Box(row, col, row + 1, col + 1)
-
-
 def _seen(point: Point, field: Field) -> bool:
-    return field.contains(_pixel(point).array())
+    return field.contains(point.pixel.array())
 
 
 def _clicks_in_frame(prompt: Prompt, field: Field, frame: Frame) -> FramePrompt:
@@ -168,7 +187,7 @@ def _clicked_parts(found: Patch, prompt: Prompt) -> Patch:
     parts, _ = ndimage.label(found.mask, structure=np.ones((3, 3)))
     clicked = set()
     for point in prompt.points:
-        row, col = (int(edge) for edge in _pixel(point).array()[:2])
+        row, col = (int(edge) for edge in point.pixel.array()[:2])
         row, col = row - found.row, col - found.col
         if point.positive and 0 <= row < parts.shape[0] and 0 <= col < parts.shape[1]:
             clicked.add(int(parts[row, col]))

@@ -18,7 +18,6 @@ from napari_medsam.image.plane import Plane
 from napari_medsam.segment.clicks import answer, check_learned, lone_click
 from napari_medsam.segment.detail import Blend, check_detail, detail_fields, fill
 from napari_medsam.segment.logits import mask_from_logits
-from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prediction import Prediction as Prediction
 from napari_medsam.segment.prompt import Box, Point, Prompt, boxes_in_plane
@@ -168,8 +167,8 @@ class Segmenter:
         region = earlier.field if prompt.box is None else field_of(field, prompt.box, plane.shape)
         for click in clicks:
             said = (*said, click)
-            known = Patch(earlier.row, earlier.col, earlier.mask)
-            earlier = answer(self.model, self.embed(plane, contrast, region), Prompt(prompt.box, said), known)
+            embedding = self.embed(plane, contrast, region)
+            earlier = answer(self.model, embedding, Prompt(prompt.box, said), earlier.patch)
         return earlier
 
     def _first_click(

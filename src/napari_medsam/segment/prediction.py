@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.image.field import Field
+from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.prompt import Box
 
 
@@ -36,6 +37,11 @@ class Prediction:
         height, width = self.mask.shape
         plane[self.row : self.row + height, self.col : self.col + width] = self.mask
         return plane
+
+    @property
+    def patch(self) -> Patch:
+        """The mask where it lies."""
+        return Patch(self.row, self.col, self.mask)
 
     @property
     def area(self) -> int:

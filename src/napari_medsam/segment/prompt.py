@@ -66,6 +66,12 @@ class Point:
         """Whether the point lies on a pixel of a plane of shape (H, W)."""
         return -0.5 <= self.row < shape[0] - 0.5 and -0.5 <= self.col < shape[1] - 0.5
 
+    @property
+    def pixel(self) -> Box:
+        """The pixel the click lies on."""
+        row, col = math.floor(self.row + 0.5), math.floor(self.col + 0.5)
+        return Box(row, col, row + 1, col + 1)
+
     def check(self, shape: tuple[int, int]) -> Point:
         """The point itself. Raises PromptError when it is not finite or lies outside a plane of shape (H, W)."""
         if not self.inside(shape):  # nor where it is not a number

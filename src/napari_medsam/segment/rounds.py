@@ -6,13 +6,11 @@ not known for a field is decoded again from the box on, or from the last mask th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_medsam.image.field import Field
-from napari_medsam.segment.clicks import ROUNDS, answer, check_learned, click_box
+from napari_medsam.segment.clicks import answer, check_learned
 from napari_medsam.segment.patch import Patch
 from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.predict import predict
@@ -37,10 +35,9 @@ class Earlier:
     @property
     def patch(self) -> Patch | None:
         """The mask; None where there is none."""
-        found = self.prediction
-        if self.painted is not None or found is None:
+        if self.painted is not None or self.prediction is None:
             return self.painted
-        return Patch(found.row, found.col, found.mask)
+        return self.prediction.patch
 
 
 Trail = tuple[Earlier, ...]
@@ -62,12 +59,11 @@ def replay(model: Model, embedding: Embedding, prompt: Prompt, trail: Trail) -> 
     field, need not be decoded again. Raises PromptError for clicks that the decoder has not learned, ModelError when
     it fails.
     """
-    if prompt.points:
-        check_learned(model)
     if not prompt.points:
         assert prompt.box is not None
         [found] = predict(model, embedding, [prompt.box])
         return Replayed(found, ())
+    check_learned(model)
     known = [*trail]
     first = max((number for number, mask in enumerate(known) if _serves(mask, embedding)), default=-1)
     if first < 0:
@@ -95,33 +91,6 @@ def field_of_mask(mask: Earlier, shape: tuple[int, int], policy: FieldPolicy) ->
     if mask.painted is not None:
         return centred_field(Box(*mask.painted.bounds), shape, policy)
     return None if mask.prediction is None else mask.prediction.field
-
-
-def next_field(
-    prompt: Prompt, found: Sequence[Prediction], shape: tuple[int, int], policy: FieldPolicy
-) -> Field | None:
-    """The field to look at next for an object that has clicks only, given what was found so far (at least once).
-
-    It is the one that would answer a box around the last mask and the clicks on the object; None where that was
-    looked at already, or after `ROUNDS` fields. As `lone_click` does it, one step at a time.
-    """
-    if len(found) >= ROUNDS:
-        return None
-    around = click_box(prompt, found[-1], shape)
-    on_object = replace(prompt, box=around, points=tuple(point for point in prompt.points if point.positive))
-    field = centred_field(reach(on_object), shape, policy)
-    return None if any(field == known.field for known in found) else field
-
-
-def reach(prompt: Prompt) -> Box:
-    """The smallest box that holds the prompt's box and the pixels of its clicks."""
-    corners: list[tuple[float, float]] = []
-    if prompt.box is not None:
-        corners = [(prompt.box.r0, prompt.box.c0), (prompt.box.r1, prompt.box.c1)]
-    for point in prompt.points:
-        row, col = math.floor(point.row + 0.5), math.floor(point.col + 0.5)
-        corners += [(row, col), (row + 1, col + 1)]
-    return Box.from_points(corners)
 
 
 def _serves(mask: Earlier, embedding: Embedding) -> bool:
