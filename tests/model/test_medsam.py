@@ -10,7 +10,7 @@ import torch
 from conftest import randomise
 
 from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.model.decoder import SamDecoder
+from napari_medsam.model.decoder import FAR, SamDecoder
 from napari_medsam.model.device import trains_in_bfloat16
 from napari_medsam.model.encoder import choose_backend
 from napari_medsam.model.host import EncoderHost
@@ -174,6 +174,41 @@ def test_boxes_are_decoded_independently_and_the_key_changes_nothing(lite: MedSA
     for other in range(15):
         lite.decode(np.zeros_like(FEATURES), BOXES[:1], key=str(other))
     assert len(lite._image_sides) <= 12
+
+
+def test_a_box_is_decoded_as_published_around_it_and_far_below_zero_elsewhere(lite: MedSAM) -> None:
+    box = np.array([[200, 30, 236, 70]], np.float32)  # so logits 180 to 256 and 10 to 90 are its surroundings
+    near, iou = (part[0] for part in (lite.decode(FEATURES, box).logits, lite.decode(FEATURES, box).iou))
+    decoder = lite._decoder
+    with torch.inference_mode():
+        everywhere, expected_iou = decoder(
+            decoder.image_side(torch.from_numpy(FEATURES.astype(np.float32))), torch.from_numpy(box)
+        )
+    part = np.s_[180:, 8:92]
+    np.testing.assert_allclose(near[part], everywhere[0].numpy()[part], atol=2e-5)
+    elsewhere = np.ones((256, 256), bool)
+    elsewhere[part] = False
+    assert (near[elsewhere] == FAR).all()
+    assert iou == pytest.approx(expected_iou.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("box", "places"),
+    [
+        ((0, 0, 256, 256), (0, 0, 64, 64)),
+        ((-500, 300, -400, 400), (0, 63, 1, 64)),  # beside the frame: one place is the least
+        ((9, 10, 9, 10), (2, 2, 3, 3)),
+    ],
+)
+def test_the_places_of_bounds_are_at_least_one_and_within_the_grid(
+    box: tuple[int, ...], places: tuple[int, ...]
+) -> None:
+    assert SamDecoder(256).part_within((64, 64), box) == places
+
+
+def test_a_box_that_is_no_number_is_decoded_everywhere(lite: MedSAM) -> None:
+    logits = lite.decode(FEATURES, np.array([[np.nan, 0, 10, 10]], np.float32)).logits
+    assert not (logits == FAR).any()
 
 
 def test_a_warmed_embedding_is_decoded_from_what_was_kept(lite: MedSAM) -> None:

@@ -50,6 +50,18 @@ class Clicked:
         return Answer(logits[None], np.array([0.7], np.float32))
 
 
+class Bounded(Clicked):
+    """The same, with nothing outside what was asked for."""
+
+    def decode_prompt(self, features: np.ndarray, prompt: FramePrompt, *, key: str | None = None) -> Answer:
+        found = super().decode_prompt(features, prompt, key=key)
+        assert prompt.within is not None
+        r0, c0, r1, c1 = (round(edge) for edge in prompt.within)
+        near = np.full_like(found.logits, -32)
+        near[:, max(r0, 0) : r1, max(c0, 0) : c1] = found.logits[:, max(r0, 0) : r1, max(c0, 0) : c1]
+        return Answer(near, found.iou)
+
+
 def embedding(region: Field) -> Embedding:
     plane = Plane.from_array(np.zeros((512, 512), np.uint8))
     return Embedding(
@@ -183,6 +195,27 @@ class TestCorrecting:
         prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 170),))
         found = answer(Clicked(half=15), embedding(self.region), prompt, self.square)  # type: ignore[arg-type]
         assert (found.row, found.col, found.mask.shape) == (155, 155, (30, 30))
+
+    def test_logits_are_asked_for_where_the_click_counts_and_everywhere_else_they_change_nothing(
+        self,
+    ) -> None:
+        prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 200),))
+        said = asked(prompt, self.square, self.region)
+        assert said.within is not None
+        r0, c0, r1, c1 = said.within  # the click is (70, 100) of the frame, 11 pixels beside the mask
+        assert r0 < 70 - 22 < 70 + 22 < r1 < 110
+        assert c0 < 100 - 22 < 100 + 22 < c1 < 140
+        bounded: Any = Bounded(half=60)
+        masks = [
+            answer(model, embedding(self.region), prompt, self.square).full((512, 512))
+            for model in (bounded, Clicked(half=60))  # type: ignore[arg-type]
+        ]
+        np.testing.assert_array_equal(*masks)
+
+    def test_a_click_that_corrects_nothing_and_one_without_a_box_ask_for_logits_everywhere(self) -> None:
+        inside = Prompt(Box(140, 140, 230, 230), (Point(170, 170),))
+        assert asked(inside, self.square, self.region).within is None
+        assert asked(Prompt(None, (Point(170, 200),)), self.square, self.region).within is None
 
     def test_a_minus_click_can_empty_a_small_mask(self) -> None:
         small = Patch(150, 150, np.ones((3, 3), bool))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
 
@@ -22,25 +22,60 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Rows of image places upscaled at a time: their 16-fold children then stay in a core's cache.
-_ROWS_AT_ONCE = 4
+from napari_medsam.model.prompt_encoder import ChannelNorm, PromptEncoder, Token
+
+# Image places upscaled at a time: their 16-fold children then stay in a core's cache.
+_PLACES_AT_ONCE = 256
+
+FAR = -32.0
+"""Logit of what lies too far from a box to be looked at."""
+
+Part = tuple[int, int, int, int]
+"""Half-open (r0, c0, r1, c1) of image places, not empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A projection of all image places, (heads, n, d).
+
+    A mask prompt adds the product of few channels (n, c) with (heads, c, d), and (heads, 1, d). They are kept apart:
+    adding them to each place would cost more than using them.
+    """
+
+    places: Tensor
+    added: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Products of (heads, t, d) with each place: (heads, t, n)."""
+        scores = x @ self.places.mT
+        if self.added is None:
+            return scores
+        few, weight, bias = self.added
+        return scores + (x @ weight.mT @ few.mT + x @ bias.mT)
+
+    def mean(self, shares: Tensor) -> Tensor:
+        """The places' mean under shares (heads, t, n) that add up to 1 over n: (heads, t, d)."""
+        mean = shares @ self.places
+        if self.added is None:
+            return mean
+        few, weight, bias = self.added
+        return mean + (shares @ few @ weight + bias)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSide:
     """What decoding needs of one embedding, prompt-independent. n = h * w image places, C channels.
 
-    keys and keys_pe are (n, C): image features, without and with their position. first_k and first_v are
-    (heads, n, d), first_q is (heads, n, d): the first layer's projections of the untouched image.
+    keys and pe are (n, C): image features and their position. first_k, first_v and first_q are the first layer's
+    projections of the untouched image.
     """
 
     grid: tuple[int, int]
     keys: Tensor
-    keys_pe: Tensor
     pe: Tensor
-    first_k: Tensor
-    first_v: Tensor
-    first_q: Tensor
+    first_k: Projection
+    first_v: Projection
+    first_q: Projection
 
 
 class Attention(nn.Module):
@@ -81,10 +116,10 @@ class Attention(nn.Module):
         v = seen.view(self.heads, t, dim) @ self.v_proj.weight.view(self.heads, -1, dim).mT
         return self.merge(v + self.v_proj.bias.view(self.heads, 1, -1))
 
-    def from_image_projected(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same, with the image's k and v (heads, n, d) at hand."""
+    def from_image_projected(self, tokens: Tensor, k: Projection, v: Projection) -> Tensor:
+        """The same, with the image's k and v at hand."""
         q = self.split(self.q_proj(tokens)) * self.scale
-        return self.merge(torch.softmax(q @ k.mT, -1) @ v)
+        return self.merge(v.mean(torch.softmax(k.scores(q), -1)))
 
     def to_image(self, keys_pe: Tensor, keys: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
         """Image places (n, C) look at tokens (t, C); what they see is added to keys."""
@@ -94,10 +129,10 @@ class Attention(nn.Module):
         scores = (wanted @ keys_pe.mT).view(self.heads, tokens.shape[0], -1) + offset
         return self._spread(scores, keys, values)
 
-    def to_image_projected(self, q: Tensor, keys: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-        """The same, with the image's q (heads, n, d) at hand."""
+    def to_image_projected(self, q: Projection, keys: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+        """The same, with the image's q at hand."""
         k = self.split(self.k_proj(tokens)) * self.scale
-        return self._spread(k @ q.mT, keys, values)
+        return self._spread(q.scores(k), keys, values)
 
     def _spread(self, scores: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """keys plus the attention with scores (heads, t, n), a softmax over t: values and output in one product.
@@ -108,14 +143,6 @@ class Attention(nn.Module):
         out = self.out_proj.weight.view(-1, self.heads, v.shape[-1]).permute(1, 2, 0)
         mixed = (v @ out).flatten(0, 1) + self.out_proj.bias / self.heads
         return torch.addmm(keys, torch.softmax(scores, 1).flatten(0, 1).mT, mixed)
-
-
-class Token(nn.Module):
-    """Learned vectors (n, C). Unlike nn.Embedding it has no initialiser, which would be slow and replaced."""
-
-    def __init__(self, n: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(n, dim))
 
 
 class TwoWayLayer(nn.Module):
@@ -184,19 +211,6 @@ class MLP(nn.Module):
         return self.layers[-1](x)  # type: ignore[no-any-return]
 
 
-class ChannelNorm(nn.Module):
-    """Weights of a layer norm over channels; applied by `Upscaling` where channels come last."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-
-
 def _double(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """A 2x2 transposed convolution of stride 2: (n, C) to (n * 4, C'), the children of a place in a row."""
     c_in, c_out = conv.weight.shape[:2]
@@ -225,14 +239,22 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList(MLP((dim, dim, dim, dim // 8)) for _ in range(masks))
         self.iou_prediction_head = MLP((dim, dim, dim, masks))
 
-    def forward(self, prompt: Tensor, image: ImageSide) -> tuple[Tensor, Tensor]:
-        """prompt (t, C): embedded clicks and corners. Logits (4 h, 4 w) and the predicted IoU ()."""
+    def forward(self, prompt: Tensor, image: ImageSide, part: Part | None = None) -> tuple[Tensor, Tensor]:
+        """prompt (t, C): embedded clicks and corners. Logits (4 h, 4 w) and the predicted IoU ().
+
+        part: the image places that the object can reach; the logits elsewhere are FAR.
+        """
         tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight, prompt])
         tokens, keys = self.transformer(tokens, image)
-        h, w = image.grid
         wanted = self.output_hypernetworks_mlps[0](tokens[1])
-        flat = torch.cat([self._upscaled(part) @ wanted for part in keys.split(_ROWS_AT_ONCE * w)])
+        r0, c0, r1, c1 = part or (0, 0, *image.grid)
+        near = keys.view(*image.grid, -1)[r0:r1, c0:c1].flatten(0, 1)
+        flat = torch.cat([self._upscaled(places) @ wanted for places in near.split(_PLACES_AT_ONCE)])
+        h, w = r1 - r0, c1 - c0
         logits = flat.view(h, w, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(4 * h, 4 * w)
+        if part is not None:
+            margins = (c0, image.grid[1] - c1, r0, image.grid[0] - r1)
+            logits = F.pad(logits, [4 * margin for margin in margins], value=FAR)
         return logits, self.iou_prediction_head(tokens[0])[0]
 
     def _upscaled(self, keys: Tensor) -> Tensor:
@@ -241,60 +263,6 @@ class MaskDecoder(nn.Module):
         assert isinstance(first, nn.ConvTranspose2d)
         assert isinstance(second, nn.ConvTranspose2d)
         return act(_double(second, act(norm(_double(first, keys)))))  # type: ignore[no-any-return]
-
-
-class PlaceCode(nn.Module):
-    """Random Fourier features of positions: (..., 2) in XY, scaled to [0, 1], to (..., C)."""
-
-    positional_encoding_gaussian_matrix: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, dim // 2))
-
-    def forward(self, xy: Tensor) -> Tensor:
-        angles = 2 * math.pi * ((2 * xy - 1) @ self.positional_encoding_gaussian_matrix)
-        return torch.cat([angles.sin(), angles.cos()], -1)
-
-
-class PromptEncoder(nn.Module):
-    """Boxes, clicks, mask prompts and places as vectors."""
-
-    def __init__(self, dim: int = 256, mask_channels: int = 16) -> None:
-        super().__init__()
-        self.pe_layer = PlaceCode(dim)
-        self.point_embeddings = nn.ModuleList(Token(1, dim) for _ in range(4))
-        self.not_a_point_embed = Token(1, dim)
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_channels // 4, 2, 2),
-            ChannelNorm(mask_channels // 4),
-            nn.GELU(),
-            nn.Conv2d(mask_channels // 4, mask_channels, 2, 2),
-            ChannelNorm(mask_channels),
-            nn.GELU(),
-            nn.Conv2d(mask_channels, dim, 1),
-        )
-        self.no_mask_embed = Token(1, dim)
-
-    def corners(self, boxes_xy: Tensor, size: int) -> Tensor:
-        """Boxes (n, 4) as x0, y0, x1, y1 in frame pixels to (n, 2, C); half a pixel is added as published."""
-        _, _, upper_left, lower_right = (token.weight for token in cast(list[Token], self.point_embeddings))
-        places: Tensor = self.pe_layer((boxes_xy.view(-1, 2, 2) + 0.5) / size)
-        return places + torch.cat([upper_left, lower_right])
-
-    def clicks(self, points_xy: Tensor, positive: Tensor, size: int) -> Tensor:
-        """Clicks (k, 2) in frame pixels, whole numbers at pixel centres, and (k,) bool to (k, C)."""
-        minus, plus, _, _ = (token.weight for token in cast(list[Token], self.point_embeddings))
-        places: Tensor = self.pe_layer((points_xy + 0.5) / size)
-        return places + torch.where(positive[:, None], plus, minus)
-
-    def mask(self, logits: Tensor) -> Tensor:
-        """A mask prompt, logits (4 h, 4 w), to what it adds to each image place: (n, C)."""
-        dense: Tensor = logits[None]
-        for layer in self.mask_downscaling:
-            last = isinstance(layer, ChannelNorm)  # it wants its channels last
-            dense = layer(dense.movedim(0, -1)).movedim(-1, 0) if last else layer(dense)
-        return dense.flatten(1).mT
 
 
 class SamDecoder(nn.Module):
@@ -320,34 +288,72 @@ class SamDecoder(nn.Module):
 
     def with_mask(self, image: ImageSide, logits: Tensor) -> ImageSide:
         """The image side under a mask prompt, logits (4 h, 4 w): it takes the place of "no mask"."""
-        dense = self.prompt_encoder.mask(logits) - self.prompt_encoder.no_mask_embed.weight
-        return self._sided(image.grid, image.keys + dense, image.pe)
+        few, wide = self.prompt_encoder.mask_channels(logits)
+        assert wide.bias is not None
+        weight, bias = wide.weight.flatten(1), wide.bias - self.prompt_encoder.no_mask_embed.weight[0]
+
+        def added(projection: Projection, attention: Attention, linear: nn.Linear) -> Projection:
+            maps = attention.split((linear.weight @ weight).mT), attention.split((linear.weight @ bias)[None])
+            return Projection(projection.places, (few, *maps))
+
+        look, write = self._first_attentions()
+        return replace(
+            image,
+            keys=image.keys + torch.addmm(bias, few, weight.mT),
+            first_k=added(image.first_k, look, look.k_proj),
+            first_v=added(image.first_v, look, look.v_proj),
+            first_q=added(image.first_q, write, write.q_proj),
+        )
 
     def _sided(self, grid: tuple[int, int], keys: Tensor, pe: Tensor) -> ImageSide:
         keys_pe = keys + pe
-        layer = cast(TwoWayLayer, self.mask_decoder.transformer.layers[0])
-        look, write = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-        first_k = look.split(look.k_proj(keys_pe))
-        first_v = look.split(look.v_proj(keys))
-        first_q = write.split(write.q_proj(keys_pe))
-        return ImageSide(grid, keys, keys_pe, pe, first_k, first_v, first_q)
+        look, write = self._first_attentions()
+        first_k = Projection(look.split(look.k_proj(keys_pe)))
+        first_v = Projection(look.split(look.v_proj(keys)))
+        first_q = Projection(write.split(write.q_proj(keys_pe)))
+        return ImageSide(grid, keys, pe, first_k, first_v, first_q)
 
-    def forward(self, image: ImageSide, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """boxes (n, 4) as (r0, c0, r1, c1) in frame pixels, n >= 1: logits (n, 4 h, 4 w), IoU (n,)."""
-        decoded = [self.decode_box(image, box) for box in boxes]
+    def _first_attentions(self) -> tuple[Attention, Attention]:
+        layer = cast(TwoWayLayer, self.mask_decoder.transformer.layers[0])
+        return layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+
+    def part_within(self, grid: tuple[int, int], bounds: Sequence[float]) -> Part:
+        """The image places of a grid (h, w) that bounds (r0, c0, r1, c1) in frame pixels touch, at least one."""
+        low = [math.floor(edge * side / self.size) for edge, side in zip(bounds[:2], grid, strict=True)]
+        high = [math.ceil(edge * side / self.size) for edge, side in zip(bounds[2:], grid, strict=True)]
+        r0, c0 = (min(max(edge, 0), side - 1) for edge, side in zip(low, grid, strict=True))
+        r1, c1 = (min(max(edge, 1), side) for edge, side in zip(high, grid, strict=True))
+        return r0, c0, max(r1, r0 + 1), max(c1, c0 + 1)
+
+    def forward(
+        self, image: ImageSide, boxes: Tensor, parts: Sequence[Part | None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """boxes (n, 4) as (r0, c0, r1, c1) in frame pixels, n >= 1, and the part of the image for each, or all of it.
+
+        Logits (n, 4 h, 4 w), FAR outside the parts, and IoU (n,).
+        """
+        parts = parts or [None] * len(boxes)
+        decoded = [self.decode_box(image, box, part) for box, part in zip(boxes, parts, strict=True)]
         return torch.stack([logits for logits, _ in decoded]), torch.stack([iou for _, iou in decoded])
 
-    def decode_box(self, image: ImageSide, box: Tensor) -> tuple[Tensor, Tensor]:
-        """box (4,) as (r0, c0, r1, c1) in frame pixels: logits (4 h, 4 w), IoU ()."""
-        return self.decode_prompt(image, box, box.new_zeros(0, 2), box.new_zeros(0))
+    def decode_box(self, image: ImageSide, box: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor]:
+        """box (4,) as (r0, c0, r1, c1) in frame pixels: logits (4 h, 4 w), FAR outside the part, and IoU ()."""
+        return self.decode_prompt(image, box, box.new_zeros(0, 2), box.new_zeros(0), part=part)
 
     def decode_prompt(
-        self, image: ImageSide, box: Tensor | None, points: Tensor, signs: Tensor, mask: Tensor | None = None
+        self,
+        image: ImageSide,
+        box: Tensor | None,
+        points: Tensor,
+        signs: Tensor,
+        mask: Tensor | None = None,
+        part: Part | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One object from a box (4,) or none, clicks, and logits (4 h, 4 w) of an earlier mask or none.
 
         points (k, 2) as (row, col) in frame pixels, whole numbers at pixel centres; signs (k,): above 0 where the
-        object is, else where it is not. Logits (4 h, 4 w), IoU ().
+        object is, else where it is not. part: the image places where logits are wanted; None for all. Logits
+        (4 h, 4 w), FAR outside it, and IoU ().
         """
         encoder, parts = self.prompt_encoder, []
         if len(points):
@@ -358,5 +364,5 @@ class SamDecoder(nn.Module):
             parts.append(encoder.corners(box[None, [1, 0, 3, 2]], self.size)[0])
         if mask is not None:
             image = self.with_mask(image, mask)
-        logits, iou = self.mask_decoder(torch.cat(parts), image)
+        logits, iou = self.mask_decoder(torch.cat(parts), image, part)
         return logits, iou

@@ -32,6 +32,7 @@ class FramePrompt:
 
     box: (4,) r0, c0, r1, c1, or None. points: (k, 2), whole numbers at pixel centres; positive: (k,), True where the
     object is. mask: (L, L) logits of an earlier mask over the whole frame, L as `Decoded.logits` has it, or None.
+    within: half-open (r0, c0, r1, c1) where logits are wanted, elsewhere they are `decoder.FAR`; None for everywhere.
     Raises ModelError for other shapes, or when it says nothing.
     """
 
@@ -39,6 +40,7 @@ class FramePrompt:
     points: Floats = field(default_factory=_no_points)
     positive: npt.NDArray[np.bool_] = field(default_factory=_no_signs)
     mask: Floats | None = None
+    within: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         fits = (

@@ -31,12 +31,17 @@ from napari_medsam.model.weights import build_decoder, build_encoder, decoder_st
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_medsam.model.decoder import ImageSide, SamDecoder
+    from napari_medsam.model.decoder import ImageSide, Part, SamDecoder
     from napari_medsam.model.frame_prompt import Said
 
 Notice = Callable[[str], None]
-# An image side takes about 12 MiB; boxes in a view are answered from about so many embeddings.
+# An image side takes about 14 MiB; boxes in a view are answered from about so many embeddings.
 _KEPT_IMAGE_SIDES = 12
+
+REACH = 0.5
+"""A box's mask is looked for so far beyond it, in longer sides of the box, and at least..."""
+LEAST_REACH = 1 / 16
+"""...so far, in sides of the frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +117,7 @@ class MedSAM:
     ) -> Decoded:
         """Masks of boxes (n, 4) as (r0, c0, r1, c1) in frame pixels; n = 0 gives empty arrays.
 
+        Logits are computed around each box, `REACH` of its longer side beyond it; further away they are `decoder.FAR`.
         key: the embedding's key. With it, the part that depends on the image alone is kept for the few
         embeddings last used. Raises ModelError for features or boxes of a wrong shape, or when torch fails.
         """
@@ -185,12 +191,14 @@ class MedSAM:
         with torch.inference_mode():
             self._follow_device()
             image = self._image_side(features, key)
+            parts = [self._decoder.part_within(image.grid, _reach(box, self.frame.size)) for box in boxes]
             on_device = torch.from_numpy(boxes).to(self._decoder_device)
             if self._decoder_device == "cpu":
-                decoded = map_single_threaded(partial(_decode_box, self._decoder, image), list(on_device))
-                logits, iou = (torch.stack(part) for part in zip(*decoded, strict=True))
+                decode = partial(_decode_box, self._decoder, image)
+                decoded = map_single_threaded(decode, list(zip(on_device, parts, strict=True)))
+                logits, iou = (torch.stack(each) for each in zip(*decoded, strict=True))
             else:
-                logits, iou = self._decoder(image, on_device)
+                logits, iou = self._decoder(image, on_device, parts)
             return Decoded(logits.cpu().numpy(), iou.cpu().numpy())
 
     def _decode_prompt(
@@ -202,12 +210,14 @@ class MedSAM:
             self._follow_device()
             image = self._image_side(features, key)
             said = prompt.tensors(self._decoder_device)
+            within = prompt.within
+            part = None if within is None else self._decoder.part_within(image.grid, within)
             if self._decoder_device == "cpu":
                 [(logits, iou)] = map_single_threaded(
-                    lambda one: _decode_said(self._decoder, image, one), [said]
+                    lambda one: _decode_said(self._decoder, image, one, part), [said]
                 )
             else:
-                logits, iou = self._decoder.decode_prompt(image, *said)
+                logits, iou = self._decoder.decode_prompt(image, *said, part)
             return Decoded(logits[None].cpu().numpy(), iou[None].cpu().numpy())
 
     def _follow_device(self) -> None:
@@ -233,18 +243,29 @@ class MedSAM:
         return image
 
 
-def _decode_box(decoder: SamDecoder, image: ImageSide, box: Tensor) -> tuple[Tensor, Tensor]:
+def _reach(box: npt.NDArray[np.float32], size: int) -> tuple[float, float, float, float]:
+    """Bounds of where the mask of a box in a frame of `size` pixels a side is looked for."""
+    if not np.isfinite(box).all():
+        return 0, 0, size, size
+    r0, c0, r1, c1 = (float(edge) for edge in box)
+    room = max(REACH * max(r1 - r0, c1 - c0), LEAST_REACH * size)
+    return r0 - room, c0 - room, r1 + room, c1 + room
+
+
+def _decode_box(decoder: SamDecoder, image: ImageSide, asked: tuple[Tensor, Part]) -> tuple[Tensor, Tensor]:
     import torch
 
     with torch.inference_mode():  # a setting of the thread, so each worker enters it
-        return decoder.decode_box(image, box)
+        return decoder.decode_box(image, *asked)
 
 
-def _decode_said(decoder: SamDecoder, image: ImageSide, said: Said) -> tuple[Tensor, Tensor]:
+def _decode_said(
+    decoder: SamDecoder, image: ImageSide, said: Said, part: Part | None
+) -> tuple[Tensor, Tensor]:
     import torch
 
     with torch.inference_mode():
-        return decoder.decode_prompt(image, *said)
+        return decoder.decode_prompt(image, *said, part)
 
 
 def build_model(

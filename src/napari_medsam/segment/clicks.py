@@ -19,7 +19,7 @@ from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.protocol import knows_clicks
-from napari_medsam.segment.correction import Correction, correction_of, settled, suggested
+from napari_medsam.segment.correction import REACH, Correction, correction_of, settled, suggested
 from napari_medsam.segment.logits import LOGITS, mask_from_logits, shares_of_logits
 from napari_medsam.segment.patch import Patch, union
 from napari_medsam.segment.policy import FieldPolicy, centred_field
@@ -61,7 +61,13 @@ def answer(model: Model, embedding: Embedding, prompt: Prompt, earlier: Patch | 
         row, col = (clicks.points[-1] + 0.5) / pitch - 0.5
         change = correction_of(known, row, col, bool(clicks.positive[-1]))
     shown = None if known is None else mask_prompt(suggested(known, change), frame)
-    decoded = model.decode_prompt(embedding.features, replace(clicks, mask=shown), key=embedding.key)
+    within = None
+    if (
+        change is not None and prompt.box is not None
+    ):  # without one, parts that hold a click are looked for everywhere
+        within = _frame_bounds(change, pitch)
+    asked = replace(clicks, mask=shown, within=within)
+    decoded = model.decode_prompt(embedding.features, asked, key=embedding.key)
     row, col, mask = mask_from_logits(decoded.logits[0], field, frame)
     found = Patch(row, col, mask) if prompt.box is not None else _clicked_parts(Patch(row, col, mask), prompt)
     if change is not None and earlier is not None:
@@ -171,6 +177,14 @@ def _clicks_in_frame(prompt: Prompt, field: Field, frame: Frame) -> FramePrompt:
     points = (places + 0.5 - corner) * scale - 0.5
     positive = np.array([point.positive for point in seen], bool)
     return FramePrompt(box, points.astype(np.float32), positive)
+
+
+def _frame_bounds(change: Correction, pitch: float) -> tuple[float, float, float, float]:
+    """Where in the frame a correction on logits counts, and some logits more, between which a mask's edge is drawn."""
+    reach = REACH * change.depth + 4
+    row, col = change.row + 0.5, change.col + 0.5
+    r0, c0, r1, c1 = (float(edge) * pitch for edge in (row - reach, col - reach, row + reach, col + reach))
+    return r0, c0, r1, c1
 
 
 def _on_logits(mask: Patch, field: Field, frame: Frame) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
 
@@ -56,9 +55,11 @@ def correction_of(mask: Mask, row: float, col: float, positive: bool) -> Correct
     if not mask.any() or bool(mask[place]) == positive:
         return None
     wrong = ~mask if positive else mask
-    if wrong.all():
+    rows, cols = np.nonzero(~wrong)
+    if not len(rows):
         return None  # a mask of everything: no edge tells how far
-    return Correction(row, col, positive, float(ndimage.distance_transform_edt(wrong)[place]))
+    nearest = ((rows - place[0]) ** 2 + (cols - place[1]) ** 2).min()
+    return Correction(row, col, positive, math.sqrt(nearest))
 
 
 def suggested(mask: Mask, correction: Correction | None) -> Mask:
