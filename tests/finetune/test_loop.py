@@ -182,12 +182,16 @@ def test_it_ends_when_validation_no_longer_rises(make: Make, monkeypatch: pytest
     assert state_hash(fit.best_state) == state_hash(at_best)
 
 
-def test_without_validation_the_last_epoch_counts_and_the_largest_share(make: Make) -> None:
-    fit = make(replace(QUICK, shares=(0.5, 0.8)), validation=[])
+@pytest.mark.parametrize(("detail", "share"), [(1, 0.5), (2, 0.8)])
+def test_without_validation_the_last_epoch_counts_and_the_careful_share(
+    make: Make, detail: int, share: float
+) -> None:
+    """With detail the first decoder has never seen such fields: there is nothing to keep of it."""
+    fit = make(replace(QUICK, shares=(0.5, 0.8), detail=detail), validation=[])
     assert fit.validate() is None
     list(fit.run())
     assert fit.state().best_epoch == 3
-    assert fit.share == 0.8
+    assert fit.share == share
     assert all(point["validation"] is None for point in fit.curve)
 
 
@@ -313,10 +317,10 @@ def asked_prompts(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool,
     asked: list[tuple[bool, int]] = []
     decode = fit._decoder.decode_prompt
 
-    def noting(image: object, box: object, points: torch.Tensor, *rest: object) -> object:
+    def noting(image: object, box: object, points: torch.Tensor, *rest: object, **more: object) -> object:
         if torch.is_grad_enabled():
             asked.append((box is not None, len(points)))
-        return decode(image, box, points, *rest)
+        return decode(image, box, points, *rest, **more)
 
     monkeypatch.setattr(fit._decoder, "decode_prompt", noting)
     list(fit.run())

@@ -186,11 +186,15 @@ class Fit:
         """Go only part of the way from the first weights to the best ones where validation likes that better.
 
         A few cases teach habits of their own as well; weights in between keep what both know. Without validation
-        samples the largest share is taken. Source: Wortsman et al., arXiv 2109.01903.
+        samples the smallest share is taken; with detail, which the first decoder has never seen, the largest. Source:
+        Wortsman et al., arXiv 2109.01903.
         """
         best = self._state.best
         scores = {}
-        for share in sorted(self.config.shares, reverse=True):
+        shares = sorted(self.config.shares, reverse=True)
+        if not self._validation:
+            shares = shares[:1] if self.config.detail > 1 else shares[-1:]
+        for share in shares:
             self._decoder.load_state_dict(_between(self._first, best, share))
             scores[share] = self.validate(stopping)
         self.share = max(scores, key=lambda share: (scores[share] or 0.0, share))
