@@ -105,7 +105,8 @@ def command(argv: Sequence[str]) -> str:
         if word in PLACES:
             next(rest, None)
         elif not word.startswith(tuple(f"{place}=" for place in PLACES)):
-            words.append("FOLDER" if os.sep in word else word)
+            place = "PYTHON" if Path(word).name.startswith("python") else "FOLDER"
+            words.append(place if os.sep in word else word)
     return " ".join(words)
 
 
@@ -144,7 +145,8 @@ hand. A table stays until its command is run again. A bar that is not met says *
   `xvfb-run -a -s "-screen 0 1600x1000x24"` in front; the canvas is then drawn by the CPU, which a graphics card
   does in a fraction of the time.
 - `accuracy`, `zero_shot`, `loop` and part of `cache` need the image sets: `--data DIR` or the variable
-  NAPARI_MEDSAM_DATA. `upstream_reads` needs a checkout of the published code.
+  NAPARI_MEDSAM_DATA. `upstream_reads` needs a checkout of the published code, `rival` micro-sam in an environment of
+  its own (`--rival PYTHON`; the two commands that make it are in the script).
 """
 
 
