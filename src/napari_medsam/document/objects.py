@@ -167,9 +167,11 @@ class Document:
         return self.update(object_id, prediction=stale, trail=without_predictions(record.trail))
 
     def restore(self, record: ObjectRecord) -> None:
-        """Put back an object that was removed."""
+        """Put back an object that was removed, or one of an earlier session."""
         if record.id in self._objects:
             raise ValueError(f"object id {record.id} is taken")
+        self.reserve(record.id)
+        self._turn = max(self._turn, record.turn)
         self._objects[record.id] = record
         self.added.emit(record.id)
 
