@@ -78,8 +78,9 @@ class Change:
     """A document as it is now, and what of it may be new.
 
     records: all its objects. changed: ids whose record or pixels may have changed. repainted: look at every object's
-    pixels. waiting: ids whose mask is still to come. strays: labels painted by hand where no object has them, and the
-    bounds in which they changed. read: gives the labels of a region of a plane, None where there are no labels.
+    pixels. waiting: ids whose mask is still to come. given: ids that came with the image and that nobody touched, which
+    need no export. strays: labels painted by hand where no object has them, and the bounds in which they changed. read:
+    gives the labels of a region of a plane, None where there are no labels.
     """
 
     records: Mapping[int, ObjectRecord]
@@ -87,6 +88,7 @@ class Change:
     changed: frozenset[int] = frozenset()
     repainted: bool = False
     waiting: frozenset[int] = frozenset()
+    given: frozenset[int] = frozenset()
     strays: Mapping[Place, Bounds] = field(default_factory=dict)
     read: ReadPlane | None = None
 
@@ -109,6 +111,7 @@ class Journal:
         self._seen: dict[int, Bounds] = {}  # and what was looked at for them
         self._strays: dict[Place, Bounds] = {}
         self._unsaved: set[int] = set()
+        self._changes: dict[int, int] = {}
         self._size = 0
 
     @property
@@ -134,11 +137,20 @@ class Journal:
                 self._note_stray(place, bounds, change.read, news)
         for object_id in gone:
             self._forget(object_id, news)
+        if given := sorted(self._unsaved & change.given):
+            self._unsaved.difference_update(given)
+            news[""] = to_line({"saved": given})
         self._append(news)
 
-    def saved(self, object_ids: Iterable[int]) -> None:
-        """Some objects were exported as they are here. Raises OSError."""
+    def mark(self) -> Mapping[int, int]:
+        """How often each object changed until now: for `saved`."""
+        return dict(self._changes)
+
+    def saved(self, object_ids: Iterable[int], since: Mapping[int, int] | None = None) -> None:
+        """Some objects were exported as they were at a `mark`: those that changed since do not count. OSError."""
         done = self._unsaved & set(object_ids)
+        if since is not None:
+            done = {number for number in done if since.get(number) == self._changes.get(number)}
         self._unsaved -= done
         if done:
             self._append({"": to_line({"saved": sorted(done)})})
@@ -161,6 +173,7 @@ class Journal:
             news[key] = line
             if object_id is not None:
                 self._unsaved.add(object_id)
+                self._changes[object_id] = self._changes.get(object_id, 0) + 1
 
     def _to_look_at(self, change: Change, gone: Iterable[int]) -> list[ObjectRecord]:
         """The objects whose pixels may have changed: also those under or over one that did."""

@@ -40,8 +40,8 @@ _FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 class Recovered:
     """What a journal holds: all that was made of an image.
 
-    waiting: objects whose mask was still to come. pixels: what the labels showed. broken: lines that could not be
-    read, the torn last one included.
+    waiting: objects whose mask was still to come. unsaved: those not exported. pixels: what the labels showed.
+    broken: lines that could not be read, the torn last one included.
     """
 
     header: Header
@@ -49,6 +49,7 @@ class Recovered:
     records: tuple[ObjectRecord, ...]
     pixels: tuple[Pixels, ...]
     waiting: frozenset[int]
+    unsaved: frozenset[int]
     broken: int
 
 
@@ -89,7 +90,9 @@ class Leftover:
             except _FOREIGN:
                 broken += 1
         records.sort(key=lambda record: record.id)
-        return Recovered(lines.header, classes, tuple(records), tuple(pixels), frozenset(waiting), broken)
+        return Recovered(
+            lines.header, classes, tuple(records), tuple(pixels), frozenset(waiting), lines.unsaved, broken
+        )
 
     def remove(self) -> None:
         """Delete it: it was restored, or is not wanted."""

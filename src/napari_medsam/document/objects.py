@@ -122,6 +122,11 @@ class Document:
 
     # objects ------------------------------------------------------------------------------------------------
 
+    @property
+    def next_id(self) -> int:
+        """The id of the next object; nothing here has it or a larger one."""
+        return self._next_id
+
     def reserve(self, used: int) -> None:
         """Never hand out ids up to ``used``: another layer or a hand-painted label has them."""
         self._next_id = max(self._next_id, int(used) + 1)

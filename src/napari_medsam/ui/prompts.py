@@ -149,9 +149,14 @@ class PromptLayer:
 
     def add(self, vertices: npt.NDArray[np.float64], object_id: int) -> None:
         """Draw a rectangle for an object that is already in the document (corners (4, D))."""
+        self.add_all({object_id: vertices})
+
+    def add_all(self, vertices: Mapping[int, npt.NDArray[np.float64]]) -> None:
+        """Draw the rectangles of several objects at once: id -> corners (4, D)."""
+        first = self.layer.nshapes
         with self._quiet():
-            self.layer.add_rectangles([vertices])
-        self.remember({self.layer.nshapes - 1: object_id})
+            self.layer.add_rectangles(list(vertices.values()))
+        self.remember(dict(enumerate(vertices, start=first)))
 
     @property
     def drawing(self) -> bool:
