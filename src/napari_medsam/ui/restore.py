@@ -97,8 +97,7 @@ def _show(work: Work, records: list[ObjectRecord]) -> None:
         if work.clicking.clicks is None:
             work.show_clicks()  # with all that the document has
         else:
-            for record in records:
-                work.clicking.show(record)
+            work.clicking.show(*records)
     work.relabel()
 
 
