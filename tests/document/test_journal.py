@@ -16,7 +16,7 @@ from journal_desk import SHAPE, Table, assert_same_objects, full_table, identity
 
 from napari_medsam.document import journal as journal_module
 from napari_medsam.document.journal import SUFFIX, Journal, journal_folder
-from napari_medsam.document.journal_format import to_line
+from napari_medsam.document.journal_format import Outline, to_line
 from napari_medsam.document.leftover import Leftover, find_leftovers, prune
 from napari_medsam.document.objects import ObjectRecord
 from napari_medsam.segment.prompt import Box
@@ -33,7 +33,8 @@ def files(folder: Path) -> list[str]:
 
 def test_every_field_comes_back(tmp_path: Path) -> None:
     table = full_table(tmp_path)
-    table.tell(waiting=frozenset({4}))
+    drawn = {1: Outline("polygon", ((4.5, 5.0), (24.25, 7.0), (10.0, 29.5)))}
+    table.tell(waiting=frozenset({4}), outlines=drawn)
     table.journal.close()
     leftover = only(tmp_path)
     assert (leftover.objects, leftover.unsaved) == (5, 5)
@@ -41,6 +42,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
     found = leftover.read()
     assert_same_objects(found, table)
     assert found.waiting == {4}
+    assert found.outlines == drawn
     assert found.broken == 0
     assert (found.header.image, found.header.channel_axis) == (identity(), None)
 

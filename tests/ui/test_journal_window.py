@@ -139,6 +139,25 @@ def test_all_of_it_comes_back_without_the_model(clicking_desk: Desk, image: np.n
     assert_same(state(desk), wanted)
 
 
+def test_polygons_and_ellipses_come_back_as_they_were_drawn(desk: Desk, image: np.ndarray) -> None:
+    desk.open(image, name="cells", scale=(0.5, 0.25), rotate=10)
+    desk.add_boxes(A)
+    polygon = np.array([[150, 20], [220, 50], [180.5, 90], [160, 60]])
+    turned = np.array([[30, 200], [50, 180], [70, 200], [50, 220]])
+    for shape, kind in ((polygon, "polygon"), (corners(C), "ellipse"), (turned, "rectangle")):
+        painted = len(desk.painted)
+        desk.shapes.add([shape], shape_type=kind)
+        desk.wait(lambda before=painted: len(desk.painted) > before)
+    wanted, kinds = state(desk), list(desk.shapes.shape_type)
+    reopened(desk, image, name="cells", scale=(0.5, 0.25), rotate=10)
+    restored(desk)
+    assert_same(state(desk), wanted)
+    assert list(desk.shapes.shape_type) == kinds == ["rectangle", "polygon", "ellipse", "rectangle"]
+    assert np.allclose(desk.shapes.data[1], polygon)
+    assert desk.work.prompts is not None
+    assert not desk.work.prompts.changes()
+
+
 def test_undo_and_redo_are_written_too(desk: Desk, image: np.ndarray) -> None:
     desk.open(image)
     desk.add_boxes(A)
@@ -184,6 +203,19 @@ def test_a_stack_with_channels_comes_back_on_its_planes(desk: Desk, image: np.nd
     for seen in (found, wanted):  # the one element of the channel axis is as wide as all channels
         seen["boxes"] = [[(p[0], round(p[1]), *p[2:]) for p in box] for box in seen["boxes"]]
     assert_same(found, wanted)
+
+
+def test_paint_through_several_planes_comes_back(desk: Desk, image: np.ndarray) -> None:
+    stack = np.stack([image] * 4)
+    desk.open(stack)
+    desk.add_boxes_at((0,), A)
+    for planes in ((0, 3), (1, 4)):
+        desk.labels.data_setitem(tuple(np.mgrid[slice(*planes), 130:150, 60:90].reshape(3, -1)), 1)
+    wanted = state(desk)
+    assert [bool((plane == 1).any()) for plane in wanted["labels"]] == [True] * 4
+    reopened(desk, stack)
+    restored(desk)
+    assert_same(state(desk), wanted)
 
 
 def test_discard_wants_to_be_sure_and_is_for_good(desk: Desk, image: np.ndarray) -> None:

@@ -25,6 +25,7 @@ from napari_medsam.atomic import replacing
 from napari_medsam.document.journal_format import (
     Header,
     Json,
+    Outline,
     Pixels,
     classes_entry,
     cropped,
@@ -79,8 +80,9 @@ class Change:
 
     records: all its objects. changed: ids whose record or pixels may have changed. repainted: look at every object's
     pixels. waiting: ids whose mask is still to come. given: ids that came with the image and that nobody touched, which
-    need no export. strays: labels painted by hand where no object has them, and the bounds in which they changed. read:
-    gives the labels of a region of a plane, None where there are no labels.
+    need no export. outlines: what was drawn for an object where that is more than its box. strays: labels painted by
+    hand where no object has them, and the bounds in which they changed. read: gives the labels of a region of a plane,
+    None where there are no labels.
     """
 
     records: Mapping[int, ObjectRecord]
@@ -89,6 +91,7 @@ class Change:
     repainted: bool = False
     waiting: frozenset[int] = frozenset()
     given: frozenset[int] = frozenset()
+    outlines: Mapping[int, Outline] = field(default_factory=dict)
     strays: Mapping[Place, Bounds] = field(default_factory=dict)
     read: ReadPlane | None = None
 
@@ -128,8 +131,8 @@ class Journal:
             record = change.records.get(object_id)
             if record is not None:
                 self._planes.setdefault(object_id, record.plane)
-                waiting = object_id in change.waiting
-                self._note(object_entry(record, waiting=waiting), news, object_id)
+                waiting, outline = object_id in change.waiting, change.outlines.get(object_id)
+                self._note(object_entry(record, waiting=waiting, outline=outline), news, object_id)
         if change.read is not None:
             for record in self._to_look_at(change, gone):
                 self._note_pixels(record, change.read, news)

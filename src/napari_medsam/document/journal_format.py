@@ -30,6 +30,8 @@ VERSION = 1
 LONGEST_LINE = 2**30
 MOST_PIXELS = 2**32  # of one mask
 MOST_OBJECTS = 10**6
+KINDS = ("rectangle", "ellipse", "polygon")
+LEAST_VERTICES, MOST_VERTICES = 3, 10**6
 
 Json = dict[str, Any]
 
@@ -50,6 +52,17 @@ class Pixels:
     plane: PlaneKey
     label: int
     patch: Patch
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What was drawn for an object where that is more than its box: a polygon, say.
+
+    kind: as napari names it. vertices: (row, col) each, in plane pixels, whole numbers at pixel centres.
+    """
+
+    kind: str
+    vertices: tuple[tuple[float, float], ...]
 
 
 # lines --------------------------------------------------------------------------------------------------------
@@ -141,8 +154,9 @@ def read_classes(entry: Json) -> tuple[ObjectClass, ...]:
 # objects ------------------------------------------------------------------------------------------------------
 
 
-def object_entry(record: ObjectRecord, *, waiting: bool = False) -> Json:
+def object_entry(record: ObjectRecord, *, waiting: bool = False, outline: Outline | None = None) -> Json:
     """All that is known of an object but its pixels. waiting: a sharper mask, or the first, was still to come."""
+    drawn = None if outline is None else [outline.kind, [list(vertex) for vertex in outline.vertices]]
     return {
         "object": int(record.id),
         "class": int(record.class_id),
@@ -159,6 +173,7 @@ def object_entry(record: ObjectRecord, *, waiting: bool = False) -> Json:
             for mask in record.trail
         ],
         "waiting": waiting,
+        "outline": drawn,
     }
 
 
@@ -190,6 +205,16 @@ def read_object(entry: Json, shape: tuple[int, ...]) -> tuple[ObjectRecord, bool
         trail=trail if points else (),
     )
     return record, entry["waiting"] is True
+
+
+def read_outline(entry: Json) -> Outline | None:
+    """What was drawn for an object; None for a box or nothing."""
+    if entry["outline"] is None:
+        return None
+    kind, vertices = entry["outline"]
+    if kind not in KINDS or not LEAST_VERTICES <= len(vertices) <= MOST_VERTICES:
+        raise ValueError("the outline is no shape")
+    return Outline(kind, tuple((_number(row), _number(col)) for row, col in vertices))
 
 
 # pixels -------------------------------------------------------------------------------------------------------

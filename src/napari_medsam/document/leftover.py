@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,14 @@ from napari_medsam.document.journal_format import (
     LONGEST_LINE,
     Header,
     Json,
+    Outline,
     Pixels,
     from_line,
     key_of,
     read_classes,
     read_header,
     read_object,
+    read_outline,
     read_pixels,
     whole_number,
 )
@@ -40,13 +42,15 @@ _FOREIGN = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 class Recovered:
     """What a journal holds: all that was made of an image.
 
-    waiting: objects whose mask was still to come. unsaved: those not exported. pixels: what the labels showed.
-    broken: lines that could not be read, the torn last one included.
+    outlines: what was drawn where that is more than a box. waiting: objects whose mask was still to come. unsaved:
+    those not exported. pixels: what the labels showed. broken: lines that could not be read, the torn last one
+    included.
     """
 
     header: Header
     classes: tuple[ObjectClass, ...]
     records: tuple[ObjectRecord, ...]
+    outlines: Mapping[int, Outline]
     pixels: tuple[Pixels, ...]
     waiting: frozenset[int]
     unsaved: frozenset[int]
@@ -74,6 +78,7 @@ class Leftover:
         lines = _read_lines(self.path)
         shape, broken = lines.header.image.shape, lines.broken
         records: list[ObjectRecord] = []
+        outlines: dict[int, Outline] = {}
         pixels: list[Pixels] = []
         waiting: set[int] = set()
         classes: tuple[ObjectClass, ...] = ()
@@ -81,6 +86,8 @@ class Leftover:
             try:
                 if "object" in entry:
                     record, waits = read_object(entry, shape)
+                    if (outline := read_outline(entry)) is not None:
+                        outlines[record.id] = outline
                     records.append(record)
                     waiting.update({record.id} if waits else ())
                 elif "pixels" in entry:
@@ -91,7 +98,14 @@ class Leftover:
                 broken += 1
         records.sort(key=lambda record: record.id)
         return Recovered(
-            lines.header, classes, tuple(records), tuple(pixels), frozenset(waiting), lines.unsaved, broken
+            header=lines.header,
+            classes=classes,
+            records=tuple(records),
+            outlines=outlines,
+            pixels=tuple(pixels),
+            waiting=frozenset(waiting),
+            unsaved=lines.unsaved,
+            broken=broken,
         )
 
     def remove(self) -> None:

@@ -20,7 +20,7 @@ from napari_medsam.image.identity import identify
 from napari_medsam.ui.bridge import single_shot
 from napari_medsam.ui.geometry import displayed_plane
 from napari_medsam.ui.layers import METADATA_KEY
-from napari_medsam.ui.restore import put_back
+from napari_medsam.ui.restore import outlines, put_back
 
 if TYPE_CHECKING:
     from napari_medsam.segment.prompt import Box
@@ -211,6 +211,7 @@ class WorkJournal:
             repainted=self._repainted,
             waiting=frozenset(self.work.session.awaited(document)),
             given=frozenset(record.id for record in document if self._untouched(record)),
+            outlines=outlines(self.work, self._changed),
             strays=dict(self._strays),
             read=None if masks is None else masks.read,
         )

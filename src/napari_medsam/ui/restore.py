@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from napari_medsam.document.journal_format import KINDS, Outline
 from napari_medsam.document.objects import ObjectRecord, PlaneKey
 from napari_medsam.errors import CaseError, ImageError
-from napari_medsam.ui.geometry import vertices_of
+from napari_medsam.ui.geometry import outline_of, place_of, vertices_of
 from napari_medsam.ui.layers import add_prompts
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ def put_back(work: Work, found: Recovered) -> Restored:
     restored = [replace(record, id=ids[record.id]) for record in records]
     for record in restored:
         work.document.restore(record)
-    _show(work, restored)
+    _show(work, restored, {ids[number]: drawn for number, drawn in found.outlines.items() if number in ids})
     asked = {ids[number] for number in found.waiting if number in ids}
     work.predict([record.id for record in restored if record.id in asked and record.prompt is not None])
     exported = tuple(ids[record.id] for record in records if record.id not in found.unsaved)
@@ -80,19 +84,44 @@ def _same_place(other: ObjectRecord, record: ObjectRecord) -> bool:
     return begun and (other.plane, other.box) == (record.plane, record.box)
 
 
-def _show(work: Work, records: list[ObjectRecord]) -> None:
-    """Draw the boxes and clicks of restored objects."""
+def outlines(work: Work, object_ids: Iterable[int]) -> dict[int, Outline]:
+    """What was drawn for some objects, where that is more than their box."""
+    found: dict[int, Outline] = {}
+    if work.prompts is None:
+        return found
+    for object_id, drawn in work.prompts.drawn(object_ids).items():
+        record = work.document.get(object_id)
+        if record is None or record.box is None or drawn.kind not in KINDS:
+            continue
+        places = outline_of(drawn.vertices, record.plane, work.prompts.layer, work.viewer, work.image)
+        if drawn.kind != "rectangle" or _is_turned(places):
+            found[object_id] = Outline(drawn.kind, places)
+    return found
+
+
+def _is_turned(places: tuple[tuple[float, float], ...]) -> bool:
+    """Whether a rectangle is no box: its sides do not run along the axes."""
+    sides = np.abs(np.diff(np.asarray(places), axis=0))
+    return bool((sides.min(axis=1) > 1e-3).any())
+
+
+def _show(work: Work, records: list[ObjectRecord], drawn: Mapping[int, Outline]) -> None:
+    """Draw the shapes and clicks of restored objects."""
     boxed = [record for record in records if record.box is not None]
     if work.prompts is None and boxed:
         work.attach_prompts(add_prompts(work.viewer, work.image, work.axes))
     if work.prompts is not None and boxed:
         layer = work.prompts.layer
-        corners = {
-            record.id: vertices_of(record.box, record.plane, work.image, layer)
+        vertices = {
+            record.id: np.array(
+                [place_of(place, record.plane, work.image, layer) for place in drawn[record.id].vertices]
+            )
+            if record.id in drawn
+            else vertices_of(record.box, record.plane, work.image, layer)
             for record in boxed
             if record.box is not None
         }
-        work.prompts.add_all(corners)
+        work.prompts.add_all(vertices, {number: outline.kind for number, outline in drawn.items()})
     if any(record.points for record in records):
         if work.clicking.clicks is None:
             work.show_clicks()  # with all that the document has
