@@ -23,7 +23,7 @@ from napari_medsam.settings import Settings
 from napari_medsam.ui.activity import Activity
 from napari_medsam.ui.bridge import MainThread, single_shot
 from napari_medsam.ui.geometry import displayed_plane, layer_shape
-from napari_medsam.ui.journal import Journals
+from napari_medsam.ui.journals import Journals
 from napari_medsam.ui.layers import METADATA_KEY
 from napari_medsam.ui.looking import SETTLE_MS, Looking
 from napari_medsam.ui.work import Choices, Work
