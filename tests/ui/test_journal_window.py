@@ -20,6 +20,7 @@ from napari_medsam.document.journal import journal_folder
 from napari_medsam.document.journal_format import object_entry
 from napari_medsam.document.leftover import find_leftovers
 from napari_medsam.image.identity import identify
+from napari_medsam.ui import layers as layers_module
 from napari_medsam.ui.leftover import DISCARD, SURE, describe
 
 A, B, C = (40, 60, 120, 180), (150, 20, 220, 90), (100, 150, 200, 240)
@@ -205,7 +206,13 @@ def test_a_stack_with_channels_comes_back_on_its_planes(desk: Desk, image: np.nd
     assert_same(found, wanted)
 
 
-def test_paint_through_several_planes_comes_back(desk: Desk, image: np.ndarray) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_paint_through_several_planes_comes_back(
+    desk: Desk, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, on_disk: bool
+) -> None:
+    if on_disk:
+        monkeypatch.setattr(layers_module, "IN_MEMORY", 1000)
+        monkeypatch.setattr(layers_module.tempfile, "tempdir", str(tmp_path))
     stack = np.stack([image] * 4)
     desk.open(stack)
     desk.add_boxes_at((0,), A)
@@ -215,6 +222,7 @@ def test_paint_through_several_planes_comes_back(desk: Desk, image: np.ndarray) 
     assert [bool((plane == 1).any()) for plane in wanted["labels"]] == [True] * 4
     reopened(desk, stack)
     restored(desk)
+    assert isinstance(desk.labels.data, np.ndarray) != on_disk
     assert_same(state(desk), wanted)
 
 
