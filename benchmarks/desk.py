@@ -56,6 +56,7 @@ def open_desk() -> Iterator[tuple[Any, Any]]:
     """A viewer with the MedSAM dock and an empty cache of its own: (viewer, dock)."""
     with tempfile.TemporaryDirectory() as cache:
         os.environ["NAPARI_MEDSAM_CACHE"] = cache
+        os.environ["NAPARI_MEDSAM_JOURNAL"] = f"{cache}/journal"
         from napari_medsam.ui.launch import open_window
 
         viewer = open_window(block=False)

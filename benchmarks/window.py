@@ -99,7 +99,12 @@ def _first_figures(times: int) -> list[Figure]:
 
 def _child(probe: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "NAPARI_MEDSAM_CACHE": cache, "STARTED": str(time.time())}
+        environment = {
+            **os.environ,
+            "NAPARI_MEDSAM_CACHE": cache,
+            "NAPARI_MEDSAM_JOURNAL": f"{cache}/journal",
+            "STARTED": str(time.time()),
+        }
         command = [sys.executable, __file__, "--probe", probe]
         printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     return dict(json.loads(printed.strip().splitlines()[-1]))

@@ -31,6 +31,7 @@ def own_caches(
     own = tmp_path_factory.mktemp("own")
     monkeypatch.setenv("NAPARI_MEDSAM_DECODERS", str(own / "decoders"))
     monkeypatch.setenv("NAPARI_MEDSAM_RUNS", str(own / "runs"))
+    monkeypatch.setenv("NAPARI_MEDSAM_JOURNAL", str(own / "journal"))
 
 
 @pytest.fixture(autouse=True)

@@ -122,6 +122,11 @@ class Document:
 
     # objects ------------------------------------------------------------------------------------------------
 
+    @property
+    def next_id(self) -> int:
+        """The id of the next object; nothing here has it or a larger one."""
+        return self._next_id
+
     def reserve(self, used: int) -> None:
         """Never hand out ids up to ``used``: another layer or a hand-painted label has them."""
         self._next_id = max(self._next_id, int(used) + 1)
@@ -167,9 +172,11 @@ class Document:
         return self.update(object_id, prediction=stale, trail=without_predictions(record.trail))
 
     def restore(self, record: ObjectRecord) -> None:
-        """Put back an object that was removed."""
+        """Put back an object that was removed, or one of an earlier session."""
         if record.id in self._objects:
             raise ValueError(f"object id {record.id} is taken")
+        self.reserve(record.id)
+        self._turn = max(self._turn, record.turn)
         self._objects[record.id] = record
         self.added.emit(record.id)
 

@@ -51,8 +51,7 @@ class Clicking:
         """Use a Points layer that was made for clicks; those that the document has are shown in it."""
         self.drop()
         self.clicks = ClickLayer(layer)
-        for record in self._work.document:
-            self.show(record)
+        self.show(*self._work.document)
         self.clicks.changed.connect(self.sync)
         self.clicks.finished.connect(self.begin_next)
         self.clicks.undone.connect(self.undo)
@@ -100,13 +99,23 @@ class Clicking:
         if object_id is not None and object_id in self._work.document:
             self.choose(object_id)
 
-    def show(self, record: ObjectRecord) -> None:
-        """Show the clicks that an object of the document has."""
-        if self.clicks is not None and record.points:
-            image, layer = self._work.image, self.clicks.layer
-            places = [place_of((p.row, p.col), record.plane, image, layer) for p in record.points]
-            self.clicks.add(record.id, places, [point.positive for point in record.points])
-            self._seen[record.id] = _said(self.clicks.clicks()[record.id])
+    def show(self, *records: ObjectRecord) -> None:
+        """Show the clicks that objects of the document have."""
+        clicked = [record for record in records if record.points]
+        if self.clicks is None or not clicked:
+            return
+        image, layer = self._work.image, self.clicks.layer
+        self.clicks.add(
+            {
+                record.id: [
+                    (place_of((point.row, point.col), record.plane, image, layer), point.positive)
+                    for point in record.points
+                ]
+                for record in clicked
+            }
+        )
+        shown = self.clicks.clicks()
+        self._seen.update({record.id: _said(shown[record.id]) for record in clicked})
 
     def take_off(self, object_ids: Iterable[int]) -> None:
         """Objects are gone from the document, or their clicks mean nothing any more."""

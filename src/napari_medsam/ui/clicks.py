@@ -96,12 +96,13 @@ class ClickLayer:
             self.layer.selected_data = set()
         self._remove([row for row, (object_id, _) in enumerate(self._rows()) if object_id == REFUSED])
 
-    def add(self, object_id: int, places: Sequence[npt.NDArray[np.float64]], signs: Sequence[bool]) -> None:
-        """Show clicks of an object that the document has already."""
+    def add(self, clicks: Mapping[int, Sequence[tuple[npt.NDArray[np.float64], bool]]]) -> None:
+        """Show clicks of objects that the document has already: id -> (place, sign) of each click."""
         rows = self._rows()
+        places = [place for own in clicks.values() for place, _ in own]
         with self._quiet():
             self.layer.add(np.asarray(places, dtype=float))
-        self._write([*rows, *((object_id, sign) for sign in signs)])
+        self._write([*rows, *((object_id, sign) for object_id, own in clicks.items() for _, sign in own)])
         self._count = len(self.layer.data)
 
     def take_off(self, object_ids: Iterable[int]) -> None:

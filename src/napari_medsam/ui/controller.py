@@ -23,6 +23,7 @@ from napari_medsam.settings import Settings
 from napari_medsam.ui.activity import Activity
 from napari_medsam.ui.bridge import MainThread, single_shot
 from napari_medsam.ui.geometry import displayed_plane, layer_shape
+from napari_medsam.ui.journals import Journals
 from napari_medsam.ui.layers import METADATA_KEY
 from napari_medsam.ui.looking import SETTLE_MS, Looking
 from napari_medsam.ui.work import Choices, Work
@@ -67,6 +68,7 @@ class Controller(QObject):  # type: ignore[misc]
         self._main = MainThread(self)
         self.session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
         self.activity = Activity()
+        self.journals = Journals(self)
         self._recheck_timer = single_shot(self, self._recheck_now)
         self._looking = Looking(viewer, self.session, lambda: self.work, self)
         self._looking.status.connect(self.status.emit)
@@ -89,8 +91,9 @@ class Controller(QObject):  # type: ignore[misc]
 
     def close(self) -> None:
         """Let go of the viewer and stop the threads."""
-        self._closed = True
         self._recheck_timer.stop()
+        self.journals.close()
+        self._closed = True
         self._looking.close()
         self._disconnect()
         self.session.close()
@@ -112,6 +115,7 @@ class Controller(QObject):  # type: ignore[misc]
     def _take_on(self, work: Work) -> Work:
         self._works.append(work)
         self._watch(work)
+        self.journals.begin(work)
         return work
 
     def _put_to_work(self, work: Work) -> None:
@@ -305,6 +309,7 @@ class Controller(QObject):  # type: ignore[misc]
         self.status.emit("No image. Open one, or select an Image layer.")
 
     def _let_go(self, work: Work) -> None:
+        self.journals.end(work)
         self._unwatch(work)
         work.close()
         self._works.remove(work)

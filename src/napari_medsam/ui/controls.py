@@ -1,4 +1,4 @@
-"""Small composite controls of the dock: contrast and channels."""
+"""Small composite controls of the dock: model, contrast and channels; and its line about the cache."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from napari_medsam.model.registry import ModelSpec, find_model, model_names
 
 if TYPE_CHECKING:
     from napari.layers import Image
+
+    from napari_medsam.embedding.cache import CacheStats
 
 LARGEST = 1e9
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -201,3 +203,11 @@ class ChannelChoice(QWidget):  # type: ignore[misc]
         axis = self.axis.currentData()
         self.channels.setVisible(axis is not None)
         self.axis_changed.emit(axis)
+
+
+def describe_cache(stats: CacheStats, problem: str | None = None) -> str:
+    """One line about the embedding cache, and what is wrong with it if anything is."""
+    if problem:
+        return problem
+    used, cap = stats.bytes / 2**20, stats.max_bytes / 2**30
+    return f"Cache: {stats.entries} embeddings, {used:.0f} MB of {cap:.0f} GB"

@@ -31,15 +31,15 @@ from napari_medsam.segment.detail import MOST_DETAIL
 from napari_medsam.ui.activity import Pace
 from napari_medsam.ui.bridge import is_taken_out, single_shot
 from napari_medsam.ui.controller import Controller
-from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice
+from napari_medsam.ui.controls import ChannelChoice, ContrastChoice, ModelChoice, describe_cache
 from napari_medsam.ui.decoders import Decoders
 from napari_medsam.ui.hold import CanvasHold
+from napari_medsam.ui.leftover import LeftoverRow
 from napari_medsam.ui.tables import ClassList, ObjectTable
 from napari_medsam.ui.tools import PromptTools
 from napari_medsam.ui.training import Begin, Training
 
 if TYPE_CHECKING:
-    from napari_medsam.embedding.cache import CacheStats
     from napari_medsam.finetune.follow import RunView
     from napari_medsam.finetune.request import TrainingRequest
     from napari_medsam.ui.retrain import RetrainPanel
@@ -110,6 +110,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
     # the parts ----------------------------------------------------------------------------------------------
 
     def _make_controls(self) -> None:
+        self.leftover = LeftoverRow(self.controller)
         self.image: Any = create_widget(annotation=Image, label="Image")
         settings = self.controller.session.settings
         self.model = ModelChoice(settings.model, settings.device)
@@ -165,7 +166,7 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         below.addRow("Overlaps", self.overlaps.native)
         inner = QWidget()
         column = QVBoxLayout(inner)
-        for part in (form, self.tools, self.status, bar, below, self.objects):
+        for part in (self.leftover, form, self.tools, self.status, bar, below, self.objects):
             column.addLayout(part) if isinstance(part, QFormLayout | QHBoxLayout) else column.addWidget(part)
         for widget in (QLabel("Dataset folder"), self.dataset.native):
             column.addWidget(widget)
@@ -247,7 +248,10 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
             self.controller.say(str(error))
             return None
         self.export.setEnabled(False)
-        return self.in_background(partial(export.write, target, taken), partial(self._exported, target))
+        saved = self.controller.journals.exporting(taken)
+        return self.in_background(
+            partial(export.write, target, taken), partial(self._exported, target, saved)
+        )
 
     def in_background(
         self, work: Callable[[], Result], then: Callable[[Future[Result]], None]
@@ -263,12 +267,13 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
 
         return open_panel(self)
 
-    def _exported(self, target: Path, done: Future[list[Path]]) -> None:
+    def _exported(self, target: Path, saved: Callable[[], None], done: Future[list[Path]]) -> None:
         self.export.setEnabled(True)
         error = done.exception()
         if error is not None:
             self.controller.say(f"Export to {target} failed: {error}", warn=True)
             return
+        saved()
         self.exported.emit(target)
         count = len(done.result())
         self.controller.say(f"{count} case{'s' if count != 1 else ''} in {target}.")
@@ -373,14 +378,6 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
 
         if self._counting is None or self._counting.done():
             self._counting = self._io.submit(count)
-
-
-def describe_cache(stats: CacheStats, problem: str | None = None) -> str:
-    """One line about the embedding cache, and what is wrong with it if anything is."""
-    if problem:
-        return problem
-    used, cap = stats.bytes / 2**20, stats.max_bytes / 2**30
-    return f"Cache: {stats.entries} embeddings, {used:.0f} MB of {cap:.0f} GB"
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:

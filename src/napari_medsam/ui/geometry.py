@@ -171,6 +171,14 @@ def place_of(
     return np.asarray(points.world_to_data(layer.data_to_world(place)), dtype=float)
 
 
+def outline_of(
+    vertices: npt.ArrayLike, key: PlaneKey, shapes: Layer, viewer: Viewer, layer: Image
+) -> tuple[tuple[float, float], ...]:
+    """Map a shape's vertices (k, D) to (row, col) in a plane of ``layer``, whole numbers at pixel centres."""
+    points = [_to_image(vertex, shapes, viewer, layer) for vertex in np.asarray(vertices, dtype=float)]
+    return tuple((float(point[key.displayed[0]]), float(point[key.displayed[1]])) for point in points)
+
+
 def on_screen(vertices: npt.ArrayLike, shapes: Layer, viewer: Viewer) -> float:
     """Tell how long the longer side of a drawn shape is in pixels of the canvas."""
     world = np.array([shapes.data_to_world(vertex) for vertex in np.asarray(vertices, dtype=float)])

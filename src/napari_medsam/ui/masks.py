@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_medsam.document.objects import Bounds, PlaneKey
+from napari_medsam.document.objects import Bounds, Patch, PlaneKey, intersection
 from napari_medsam.errors import ImageError
 from napari_medsam.ui.geometry import WorkAxes
 
@@ -110,18 +110,51 @@ class MaskLayer:
         if rows.size == 0:
             return False
         values = labels[rows, cols]
-        largest = self._capacity
-        if values.max() > largest:
-            raise ImageError(
-                f"{self.layer.name}: its type {self.layer.data.dtype} ends at {largest}, object {values.max()} "
-                "does not fit. Convert the labels to int32 (right click the layer, Convert data type)."
-            )
+        self.check(int(values.max()))
         self._writing = True
         try:
             self.layer.data_setitem(self._indices(plane, rows + bounds[0], cols + bounds[1]), values)
         finally:
             self._writing = False
         return True
+
+    def put(self, plane: PlaneKey, patch: Patch, label: int) -> None:
+        """Set the free pixels of a mask to a label, not as a step that undo takes back; ``refresh`` shows it.
+
+        Raises ImageError when the layer's dtype cannot hold the label.
+        """
+        self.check(label)
+        height, width = self.shape(plane)
+        bounds = intersection(patch.bounds, (0, 0, height, width))
+        if bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
+            return
+        region = self.read(plane, bounds)
+        region[patch.within(bounds) & (region == 0)] = label
+        row, col = plane.displayed
+        self.layer.data[self._key(plane, bounds)] = region if row < col else region.T
+
+    def refresh(self) -> None:
+        """Show what ``put`` has set."""
+        self._writing = True
+        try:
+            self.layer.refresh()
+        finally:
+            self._writing = False
+
+    def planes_of(self, stroke: Stroke, shown: PlaneKey) -> list[PlaneKey]:
+        """The planes that a stroke touched, as they lie in the view of ``shown``."""
+        fixed = list(self._fixed(shown))
+        if not fixed:
+            return [shown]
+        places = np.unique(np.stack([stroke.indices[axis] for axis in fixed]), axis=1).T
+        found = []
+        for place in places.tolist():
+            index = list(shown.index)
+            for axis, position in zip(fixed, place, strict=True):
+                if index[axis + self._axes.dropped] is not None:
+                    index[axis + self._axes.dropped] = int(position)
+            found.append(PlaneKey(tuple(index), shown.displayed))
+        return found
 
     def choose(self, label: int) -> None:
         """Make a label the one that the brush paints, where the layer's dtype can hold it."""
@@ -131,6 +164,15 @@ class MaskLayer:
                 self.layer.selected_label = label
             finally:
                 self._choosing = False
+
+    def check(self, label: int) -> None:
+        """Raises ImageError when the layer's dtype cannot hold a label."""
+        largest = self._capacity
+        if label > largest:
+            raise ImageError(
+                f"{self.layer.name}: its type {self.layer.data.dtype} ends at {largest}, object {label} "
+                "does not fit. Convert the labels to int32 (right click the layer, Convert data type)."
+            )
 
     @property
     def _capacity(self) -> int:

@@ -149,9 +149,23 @@ class PromptLayer:
 
     def add(self, vertices: npt.NDArray[np.float64], object_id: int) -> None:
         """Draw a rectangle for an object that is already in the document (corners (4, D))."""
+        self.add_all({object_id: vertices})
+
+    def add_all(
+        self, vertices: Mapping[int, npt.NDArray[np.float64]], kinds: Mapping[int, str] | None = None
+    ) -> None:
+        """Draw the shapes of several objects at once: id -> vertices (k, D), and its kind if it is no rectangle."""
+        first, chosen = self.layer.nshapes, kinds or {}
         with self._quiet():
-            self.layer.add_rectangles([vertices])
-        self.remember({self.layer.nshapes - 1: object_id})
+            self.layer.add(
+                list(vertices.values()), shape_type=[chosen.get(number, "rectangle") for number in vertices]
+            )
+        self.remember(dict(enumerate(vertices, start=first)))
+
+    def drawn(self, object_ids: Iterable[int]) -> dict[int, Drawn]:
+        """The shapes of some objects, as they are now."""
+        wanted = set(object_ids)
+        return {one.object_id: one for one in self._drawn().values() if one.object_id in wanted}
 
     @property
     def drawing(self) -> bool:
