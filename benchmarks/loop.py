@@ -39,7 +39,7 @@ from napari_medsam.model.decoder_file import read_info
 from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
 
 BASE = "lite-medsam-box"  # the decoder shipped with the package has learned from two of these sets
-VESSELS = FinetuneConfig(detail=4, visits=4000, shares=(1.0,))
+VESSELS = FinetuneConfig(detail=4, visits=12000, shares=(1.0,))
 DEFAULT = FinetuneConfig()
 ROUND_SETS = ("bact_trpl", "em_isbi2012", "fundus_chase", "nuclei_dsb2018", "us_breast_busi")
 CORRECTED = (0, 2, 4, 8)  # cases corrected when a round is measured
@@ -246,17 +246,22 @@ def _one_epoch(fit: Any) -> None:
 
 
 def rounds(
-    data: Path, names: Sequence[str], seeds: int, work: Path, cache: EmbeddingCache
-) -> list[dict[str, Any]]:
-    """For each set, seed and number of corrected cases: DSC on the next cases, released and retrained."""
+    data: Path, names: Sequence[str], seeds: int, work: Path, cache: EmbeddingCache, path: Path
+) -> None:
+    """For each set, seed and number of corrected cases: DSC on the next cases, released and retrained.
+
+    Rows are added to the JSON file as they come; those of other sets that it holds stay.
+    """
     model = build_model(BASE, "cpu")
-    rows = []
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [row for row in rows if row["set"] not in names]
+    path.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
         for seed in range(seeds):
             for row in _rounds_of(name, data, seed, work, cache, model):
                 rows.append(row)
+                path.write_text(json.dumps(rows, indent=1) + "\n")
                 print(row, file=sys.stderr, flush=True)
-    return rows
 
 
 def _rounds_of(
@@ -267,7 +272,8 @@ def _rounds_of(
     rng = np.random.default_rng([seed, 4])
     order = groups if name == "bact_trpl" else [groups[n] for n in rng.permutation(len(groups))]
     queue = [path for group in order for path in paths if group_of(name, path.stem) == group]
-    config = replace(VESSELS if name == "fundus_chase" else DEFAULT, seed=seed)
+    config = replace(VESSELS, visits=2000) if name == "fundus_chase" else DEFAULT
+    config = replace(config, seed=seed)
     dataset = CuratedDataset(work / f"rounds-{name}-{seed}", create=True)
     spent, done = 0.0, 0
     for corrected in CORRECTED:
@@ -334,9 +340,7 @@ def main() -> int:
         if "bars" in options.parts:
             figures += bars(data, options.seeds, work, cache)
         if "rounds" in options.parts:
-            rows = rounds(data, options.sets, options.seeds, work, cache)
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            (RESULTS.parent / "loop_rounds.json").write_text(json.dumps(rows, indent=1) + "\n")
+            rounds(data, options.sets, options.seeds, work, cache, RESULTS.parent / "loop_rounds.json")
     if options.json:
         options.json.write_text(json.dumps([figure.__dict__ for figure in figures], indent=1))
     if not figures:
