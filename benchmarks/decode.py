@@ -53,8 +53,8 @@ def figures(rounds: int) -> list[Figure]:
     def singles(count: int) -> list[np.ndarray]:
         return [model.decode(features, boxes[i : i + 1], key="kept").logits for i in range(count)]
 
-    logits = ours(4)
-    apart = float(np.abs(stock(4)[:, 0] - logits)[logits > FAR].max())  # far from its box ours looks for nothing
+    logits = ours(4)  # far from its box ours looks for nothing
+    apart = float(np.abs(stock(4)[:, 0] - logits)[logits > FAR].max())
     one = take_turns(
         {
             "published": lambda: stock(1),
