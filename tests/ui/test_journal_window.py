@@ -150,6 +150,10 @@ def test_polygons_and_ellipses_come_back_as_they_were_drawn(desk: Desk, image: n
         desk.shapes.add([shape], shape_type=kind)
         desk.wait(lambda before=painted: len(desk.painted) > before)
     wanted, kinds = state(desk), list(desk.shapes.shape_type)
+    for record in desk.work.document:
+        desk.work.document.changed.emit(
+            record.id
+        )  # so all are written once more when the shapes are gone already
     reopened(desk, image, name="cells", scale=(0.5, 0.25), rotate=10)
     restored(desk)
     assert_same(state(desk), wanted)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_medsam.segment.prompt import Box
     from napari_medsam.ui.journals import Journals
     from napari_medsam.ui.masks import MaskLayer, Stroke
+    from napari_medsam.ui.prompts import PromptLayer
     from napari_medsam.ui.work import Work
 
 WRITE_MS = 300  # a change is on disk about this much later; those of a moment are written together
@@ -41,6 +42,7 @@ class WorkJournal:
         self._journals = journals
         self._journal: Journal | None = None  # touched by the journals' thread only
         self._masks: MaskLayer | None = None
+        self._prompts: PromptLayer | None = None  # the last one, removed or not
         self._shown: PlaneKey | None = None
         self._due = self._repainted = self._closed = False
         self._changed: set[int] = set()
@@ -78,7 +80,7 @@ class WorkJournal:
             repainted=self._repainted,
             waiting=frozenset(self.work.session.awaited(document)),
             given=frozenset(record.id for record in document if self._untouched(record)),
-            outlines=outlines(self.work, self._changed),
+            outlines=outlines(self.work, self._prompts, self._changed),
             strays=dict(self._strays),
             read=None if masks is None else masks.read,
         )
@@ -142,6 +144,7 @@ class WorkJournal:
 
     def _note_more(self) -> None:
         self._due = True
+        self._prompts = self.work.prompts or self._prompts
         if not self._timer.isActive() and not self._closed:
             self._timer.start(WRITE_MS)
 

@@ -16,6 +16,7 @@ from napari_medsam.ui.layers import add_prompts
 
 if TYPE_CHECKING:
     from napari_medsam.document.leftover import Recovered
+    from napari_medsam.ui.prompts import PromptLayer
     from napari_medsam.ui.work import Work
 
 
@@ -84,16 +85,16 @@ def _same_place(other: ObjectRecord, record: ObjectRecord) -> bool:
     return begun and (other.plane, other.box) == (record.plane, record.box)
 
 
-def outlines(work: Work, object_ids: Iterable[int]) -> dict[int, Outline]:
-    """What was drawn for some objects, where that is more than their box."""
+def outlines(work: Work, prompts: PromptLayer | None, object_ids: Iterable[int]) -> dict[int, Outline]:
+    """What was drawn for some objects in a layer of prompts, where that is more than their box."""
     found: dict[int, Outline] = {}
-    if work.prompts is None:
+    if prompts is None:
         return found
-    for object_id, drawn in work.prompts.drawn(object_ids).items():
+    for object_id, drawn in prompts.drawn(object_ids).items():
         record = work.document.get(object_id)
         if record is None or record.box is None or drawn.kind not in KINDS:
             continue
-        places = outline_of(drawn.vertices, record.plane, work.prompts.layer, work.viewer, work.image)
+        places = outline_of(drawn.vertices, record.plane, prompts.layer, work.viewer, work.image)
         if drawn.kind != "rectangle" or _is_turned(places):
             found[object_id] = Outline(drawn.kind, places)
     return found
