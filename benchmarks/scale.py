@@ -28,7 +28,7 @@ from PIL import Image
 from report import Figure, publish
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "training"))
+sys.path.append(str(ROOT / "training"))  # after this folder: both have a `report`
 
 TITLES = {
     "memory": "peak memory of curation and embedding",
