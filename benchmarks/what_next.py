@@ -87,17 +87,17 @@ def rows_of(name: str, data: Path, seed: int, work: Path, cache: EmbeddingCache)
     model = build_model(BASE, "cpu")
     cases = [(stem, dataset.read(stem)) for stem in pool]
     doubt = doubts(cases, Segmenter(model, cache), seed)
-    choices = {
-        title: sorted(pool, key=lambda stem: getattr(doubt[stem], key), reverse=True)[:CORRECTED]
+    choices = [
+        (title, sorted(pool, key=lambda stem: getattr(doubt[stem], key), reverse=True)[:CORRECTED])
         for title, key in ORDERS.items()
-    }
-    for draw in range(DRAWS):
-        choices[f"random {draw}"] = [pool[n] for n in rng.permutation(len(pool))[:CORRECTED]]
+    ]
+    for _ in range(DRAWS):
+        choices.append(("random", [pool[n] for n in rng.permutation(len(pool))[:CORRECTED]]))
     objects = {stem: len(case.objects) for stem, case in cases}
     rows = []
-    for title, chosen in choices.items():
-        before, after = _retrained(dataset, chosen, test, seed, work / f"{name}-{seed}-{title}", cache)
-        row = {"set": name, "seed": seed, "order": title.split(" 0")[0].split(" 1")[0], "before": before}
+    for number, (title, chosen) in enumerate(choices):
+        before, after = _retrained(dataset, chosen, test, seed, work / f"{name}-{seed}-{number}", cache)
+        row = {"set": name, "seed": seed, "order": title, "before": before}
         rows.append({**row, "after": after, "masks": sum(objects[stem] for stem in chosen)})
         print(rows[-1], file=sys.stderr, flush=True)
     return rows

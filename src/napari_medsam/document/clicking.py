@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_medsam.document.compose import ReadRegion
-from napari_medsam.document.objects import Document, ObjectRecord, Patch, union
+from napari_medsam.document.compose import ReadRegion, redraw_bounds
+from napari_medsam.document.objects import Document, ObjectRecord, Patch
 from napari_medsam.segment.prompt import Point
 from napari_medsam.segment.rounds import Earlier, Trail
 
@@ -74,7 +74,7 @@ def as_it_stands(record: ObjectRecord, read: ReadRegion | None) -> Earlier:
     are no change of its own; a brush, an eraser, or an undo of the last mask is.
     """
     patch = record.patch
-    bounds = union(record.extent, patch.bounds if patch is not None and patch.mask.size else None)
+    bounds = redraw_bounds(record)
     if read is None or bounds is None:
         return Earlier(record.prediction)
     labels = read(bounds)

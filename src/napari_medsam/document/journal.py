@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.atomic import replacing
+from napari_medsam.document.compose import redraw_bounds
 from napari_medsam.document.journal_format import (
     Header,
     Json,
     Outline,
     Pixels,
     classes_entry,
-    cropped,
     header_entry,
     key_of,
     object_entry,
@@ -185,7 +185,7 @@ class Journal:
         touched: dict[PlaneKey, list[Bounds]] = {}
         for object_id in (*change.changed, *gone):
             record = change.records.get(object_id)
-            if record is not None and (now := _bounds(record)) is not None:
+            if record is not None and (now := redraw_bounds(record)) is not None:
                 touched.setdefault(record.plane, []).append(now)
             if object_id in self._seen:
                 touched.setdefault(self._planes[object_id], []).append(self._seen[object_id])
@@ -196,7 +196,7 @@ class Journal:
         ]
 
     def _note_pixels(self, record: ObjectRecord, read: ReadPlane, news: News) -> None:
-        bounds, before = _bounds(record), self._planes.get(record.id, record.plane)
+        bounds, before = redraw_bounds(record), self._planes.get(record.id, record.plane)
         if before != record.plane:
             news[_pixels_key(before, record.id)] = None
         patch = _labelled(read, record.plane, record.id, bounds)
@@ -318,16 +318,11 @@ def _labelled(read: ReadPlane, plane: PlaneKey, label: int, bounds: Bounds | Non
         stop = min(start + step, mask.shape[0])
         part = read(plane, (r0 + start, c0, r0 + stop, c1)) == label
         mask[start : start + part.shape[0], : part.shape[1]] = part
-    return cropped(Patch(r0, c0, mask))
-
-
-def _bounds(record: ObjectRecord) -> Bounds | None:
-    patch = record.patch
-    return union(record.extent, patch.bounds if patch is not None and patch.mask.size else None)
+    return Patch(r0, c0, mask).tight()
 
 
 def _meets(record: ObjectRecord, others: Iterable[Bounds]) -> bool:
-    own = _bounds(record)
+    own = redraw_bounds(record)
     if own is None:
         return False
     return any(r0 < r1 and c0 < c1 for r0, c0, r1, c1 in (intersection(own, other) for other in others))

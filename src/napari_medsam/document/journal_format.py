@@ -236,15 +236,6 @@ def read_pixels(entry: Json, shape: tuple[int, ...]) -> Pixels:
     return Pixels(plane, whole_number(entry["pixels"], 1, 2**62), patch)
 
 
-def cropped(patch: Patch) -> Patch:
-    """The same mask without the empty rows and columns around it; (0, 0) for an empty one."""
-    rows, cols = np.flatnonzero(patch.mask.any(axis=1)), np.flatnonzero(patch.mask.any(axis=0))
-    if not rows.size:
-        return Patch(patch.row, patch.col, np.zeros((0, 0), dtype=bool))
-    inside = patch.mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return Patch(patch.row + int(rows[0]), patch.col + int(cols[0]), inside)
-
-
 # parts --------------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_medsam.model.prompt_encoder import ChannelNorm, PromptEncoder, Token
+from napari_medsam.model.norms import ChannelNorm
+from napari_medsam.model.prompt_encoder import PromptEncoder, Token
 
 # Image places upscaled at a time: their 16-fold children then stay in a core's cache.
 _PLACES_AT_ONCE = 256
@@ -284,7 +285,13 @@ class SamDecoder(nn.Module):
         cols = (torch.arange(w, device=features.device, dtype=torch.float32) + 0.5) / w
         xy = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).view(-1, 2)
         keys = features.flatten(1).mT + self.prompt_encoder.no_mask_embed.weight
-        return self._sided((h, w), keys, self.prompt_encoder.pe_layer(xy))
+        pe = self.prompt_encoder.pe_layer(xy)
+        keys_pe = keys + pe
+        look, write = self._first_attentions()
+        first_k = Projection(look.split(look.k_proj(keys_pe)))
+        first_v = Projection(look.split(look.v_proj(keys)))
+        first_q = Projection(write.split(write.q_proj(keys_pe)))
+        return ImageSide((h, w), keys, pe, first_k, first_v, first_q)
 
     def with_mask(self, image: ImageSide, logits: Tensor) -> ImageSide:
         """The image side under a mask prompt, logits (4 h, 4 w): it takes the place of "no mask"."""
@@ -304,14 +311,6 @@ class SamDecoder(nn.Module):
             first_v=added(image.first_v, look, look.v_proj),
             first_q=added(image.first_q, write, write.q_proj),
         )
-
-    def _sided(self, grid: tuple[int, int], keys: Tensor, pe: Tensor) -> ImageSide:
-        keys_pe = keys + pe
-        look, write = self._first_attentions()
-        first_k = Projection(look.split(look.k_proj(keys_pe)))
-        first_v = Projection(look.split(look.v_proj(keys)))
-        first_q = Projection(write.split(write.q_proj(keys_pe)))
-        return ImageSide(grid, keys, pe, first_k, first_v, first_q)
 
     def _first_attentions(self) -> tuple[Attention, Attention]:
         layer = cast(TwoWayLayer, self.mask_decoder.transformer.layers[0])

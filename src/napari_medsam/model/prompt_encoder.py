@@ -7,7 +7,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from napari_medsam.model.norms import PlaneNorm
 
 
 class Token(nn.Module):
@@ -16,19 +17,6 @@ class Token(nn.Module):
     def __init__(self, n: int, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n, dim))
-
-
-class ChannelNorm(nn.Module):
-    """Weights of a layer norm over channels; applied by `Upscaling` where channels come last."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class PlaceCode(nn.Module):
@@ -55,10 +43,10 @@ class PromptEncoder(nn.Module):
         self.not_a_point_embed = Token(1, dim)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_channels // 4, 2, 2),
-            ChannelNorm(mask_channels // 4),
+            PlaneNorm(mask_channels // 4),
             nn.GELU(),
             nn.Conv2d(mask_channels // 4, mask_channels, 2, 2),
-            ChannelNorm(mask_channels),
+            PlaneNorm(mask_channels),
             nn.GELU(),
             nn.Conv2d(mask_channels, dim, 1),
         )
@@ -80,8 +68,7 @@ class PromptEncoder(nn.Module):
         """A mask prompt, logits (4 h, 4 w): few channels (n, 16) of each image place, and the 1 x 1 convolution that
         makes of them what the prompt adds to the place."""
         *first, wide = self.mask_downscaling
-        dense: Tensor = logits[None]
+        dense: Tensor = logits[None, None]
         for layer in first:
-            last = isinstance(layer, ChannelNorm)  # it wants its channels last
-            dense = layer(dense.movedim(0, -1)).movedim(-1, 0) if last else layer(dense)
-        return dense.flatten(1).mT, cast(nn.Conv2d, wide)
+            dense = layer(dense)
+        return dense[0].flatten(1).mT, cast(nn.Conv2d, wide)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_medsam.model.norms import PlaneNorm
+
 
 class ConvNorm(nn.Sequential):
     """Convolution and batch norm, which `fuse_batch_norms` folds into one."""
@@ -136,20 +138,6 @@ class Stage(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of (B, C, H, W)."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        last = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, self.eps)
-        return last.permute(0, 3, 1, 2)
-
-
 class TinyViT(nn.Module):
     """(B, 3, 4 n, 4 n) pixels in [0, 1] to (B, out_channels, n, n) features.
 
@@ -178,9 +166,9 @@ class TinyViT(nn.Module):
         self.layers = nn.ModuleList(stages)
         self.neck = nn.Sequential(
             nn.Conv2d(dims[-1], out_channels, 1, bias=False),
-            ChannelNorm(out_channels),
+            PlaneNorm(out_channels),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            ChannelNorm(out_channels),
+            PlaneNorm(out_channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

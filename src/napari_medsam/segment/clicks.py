@@ -15,7 +15,6 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_medsam.errors import PromptError
-from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.protocol import knows_clicks
@@ -62,10 +61,10 @@ def answer(model: Model, embedding: Embedding, prompt: Prompt, earlier: Patch | 
         change = correction_of(known, row, col, bool(clicks.positive[-1]))
     shown = None if known is None else mask_prompt(suggested(known, change), frame)
     within = None
-    if (
-        change is not None and prompt.box is not None
-    ):  # without one, parts that hold a click are looked for everywhere
-        within = _frame_bounds(change, pitch)
+    if change is not None and prompt.box is not None:
+        within = _frame_bounds(
+            change, pitch
+        )  # without a box, parts that hold a click are looked for everywhere
     asked = replace(clicks, mask=shown, within=within)
     decoded = model.decode_prompt(embedding.features, asked, key=embedding.key)
     row, col, mask = mask_from_logits(decoded.logits[0], field, frame)
@@ -206,7 +205,7 @@ def _clicked_parts(found: Patch, prompt: Prompt) -> Patch:
         if point.positive and 0 <= row < parts.shape[0] and 0 <= col < parts.shape[1]:
             clicked.add(int(parts[row, col]))
     mask = np.isin(parts, sorted(clicked - {0}))
-    return _tight(Patch(found.row, found.col, mask)) if mask.any() else found
+    return Patch(found.row, found.col, mask).tight() if mask.any() else found
 
 
 def _settled(earlier: Patch, found: Patch, change: Correction) -> Patch:
@@ -214,12 +213,4 @@ def _settled(earlier: Patch, found: Patch, change: Correction) -> Patch:
     bounds = earlier.bounds if not found.mask.size else union(earlier.bounds, found.bounds)
     assert bounds is not None
     mask = settled(earlier.within(bounds), found.within(bounds), change, bounds[:2])
-    return _tight(Patch(bounds[0], bounds[1], mask))
-
-
-def _tight(patch: Patch) -> Patch:
-    bbox = bbox_of(patch.mask)
-    if bbox is None:
-        return Patch(patch.row, patch.col, np.zeros((0, 0), bool))
-    r0, c0, r1, c1 = bbox
-    return Patch(patch.row + r0, patch.col + c0, np.ascontiguousarray(patch.mask[r0:r1, c0:c1]))
+    return Patch(bounds[0], bounds[1], mask).tight()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_medsam.evaluate.metrics import bbox_of
+
 Bounds = tuple[int, int, int, int]
 """Half-open (r0, c0, r1, c1) in whole plane pixels."""
 
@@ -33,6 +35,14 @@ class Patch:
                 top - self.row : bottom - self.row, left - self.col : right - self.col
             ]
         return out
+
+    def tight(self) -> Patch:
+        """The same mask without the empty rows and columns around it; (0, 0) in the same place for an empty one."""
+        bbox = bbox_of(self.mask)
+        if bbox is None:
+            return Patch(self.row, self.col, np.zeros((0, 0), bool))
+        r0, c0, r1, c1 = bbox
+        return Patch(self.row + r0, self.col + c0, np.ascontiguousarray(self.mask[r0:r1, c0:c1]))
 
 
 def intersection(a: Bounds, b: Bounds) -> Bounds:
