@@ -85,6 +85,26 @@ def test_the_loss_falls_and_nothing_but_the_mask_decoder_learns(make: Make, mode
     assert state_hash(first) == own
 
 
+def test_held_it_stays_near_what_the_first_decoder_answered(
+    make: Make, train_side: list[Sample], features: FeatureStore
+) -> None:
+    """Taught discs first, then discs that lie 3 logits lower: the more it is held, the less it follows."""
+    taught = make(replace(QUICK, epochs=8, learning_rate=4e-3))
+    list(taught.run())
+    moved = [replace(sample, target=np.roll(sample.target, 3, axis=0)) for sample in train_side]
+    far = []
+    for hold in (0.0, 1.0, 10.0):
+        decoder = seeded_decoder(dim=64)
+        decoder.load_state_dict(taught.best_state)
+        fit = Fit(decoder, moved, [], features, FRAME, replace(QUICK, epochs=4, hold=hold))
+        before = [fit._predicted(sample) for sample in moved]
+        list(fit.run())
+        after = [fit._predicted(sample) for sample in moved]
+        far.append(float(np.mean([np.abs(a - b).mean() for a, b in zip(after, before, strict=True)])))
+    assert far[2] < 0.7 * far[0]
+    assert far[2] < far[1] < far[0]
+
+
 def test_what_it_tells(make: Make, train_side: list[Sample]) -> None:
     fit = make(replace(QUICK, batch=1, epochs=2))
     told: list[Progress] = list(fit.run())
@@ -103,8 +123,9 @@ def test_equal_seeds_give_equal_decoders_and_another_does_not(make: Make) -> Non
     assert finished(make(replace(QUICK, seed=1))) != first
 
 
-def test_interrupted_and_resumed_is_as_never_interrupted(make: Make, tmp_path: Path) -> None:
-    config = replace(QUICK, batch=1, shares=(0.5, 1.0))
+@pytest.mark.parametrize("hold", [0.0, 1.0])
+def test_interrupted_and_resumed_is_as_never_interrupted(make: Make, tmp_path: Path, hold: float) -> None:
+    config = replace(QUICK, batch=1, shares=(0.5, 1.0), hold=hold)
     whole = make(config)
     wanted = finished(whole)
     broken = make(config)

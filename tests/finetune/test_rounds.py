@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from napari_medsam.finetune.clicks import Click, next_click, region_of
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.losses import round_loss
+from napari_medsam.finetune.losses import pull, round_loss
 from napari_medsam.finetune.rounds import BOXES_ONLY, Habits, Plan, draw_plans, plans_of_epoch, play
 from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
@@ -184,3 +184,32 @@ class TestRoundLoss:
         mask = square(4, 4, 20, 15)
         assert self.loss(mask, np.zeros((32, 32), bool)) == self.loss(mask)
         assert self.loss(mask, square(4, 15, 20, 20), correction=0.0) == self.loss(mask)
+
+
+class TestPull:
+    @staticmethod
+    def logits(mask: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.where(mask, 9.0, -9.0).astype(np.float32))
+
+    def pull(self, ours: np.ndarray, told: np.ndarray, true: np.ndarray | None = None) -> float:
+        truth = torch.from_numpy((square(4, 4, 20, 20) if true is None else true).astype(np.float32))
+        return float(pull(self.logits(ours), self.logits(told), truth, FinetuneConfig()))
+
+    def test_it_draws_to_what_was_told_and_not_to_the_truth(self) -> None:
+        told = square(4, 4, 20, 18)
+        assert self.pull(told, told) < 0.01
+        assert self.pull(square(4, 4, 20, 20), told) > 0.1
+
+    def test_it_weighs_as_much_as_what_was_told_is_right(self) -> None:
+        ours, told = square(24, 24, 30, 30), square(4, 4, 20, 20)
+        truths = (told, square(4, 4, 20, 12), square(22, 4, 30, 20))
+        right, half, wrong = (self.pull(ours, told, true) for true in truths)
+        assert half == pytest.approx(right / 2, rel=1e-5)
+        assert wrong == 0.0
+
+    def test_it_pulls_on_ours_alone(self) -> None:
+        ours = self.logits(square(4, 4, 20, 20)).requires_grad_(True)
+        told = self.logits(square(4, 4, 20, 18)).requires_grad_(True)
+        pull(ours, told, torch.ones(32, 32), FinetuneConfig()).backward()
+        assert ours.grad is not None
+        assert told.grad is None

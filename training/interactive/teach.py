@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.gradients import set_mean_gradients
-from napari_medsam.finetune.losses import round_loss
+from napari_medsam.finetune.losses import pull, round_loss
 from napari_medsam.finetune.rounds import Habits, Plan, draw_plans, play
 from napari_medsam.image.field import Frame
 from napari_medsam.model.decoder import SamDecoder
@@ -75,7 +75,6 @@ class Teacher:
         self._loss = FinetuneConfig(
             dice=recipe.dice, cross_entropy=recipe.cross_entropy, iou=recipe.iou, correction=recipe.correction
         )
-        self._pulled = replace(self._loss, iou=0.0)  # the IoU head has its own target: the truth
         self._released = _copy(released, frame).eval().requires_grad_(False)
         self._decoder = _copy(released, frame).train()
         self._decoder.prompt_encoder.requires_grad_(False)
@@ -162,14 +161,10 @@ class Teacher:
     def _pull(self, features: Tensor, prompt: FramePrompt, logits: Tensor, wanted: Tensor) -> Tensor:
         """How far an answer to a box is from the released decoder's, as far as that one is right."""
         with torch.no_grad():
-            released, _ = self._released.decode_prompt(
+            told, _ = self._released.decode_prompt(
                 self._released.image_side(features), *prompt.tensors("cpu")
             )
-            told = torch.sigmoid(released[: logits.shape[0], : logits.shape[1]])
-            mask, true = told > 0.5, wanted > 0.5
-            right = (mask & true).sum() / (mask | true).sum().clamp(min=1)
-        pull: Tensor = right * round_loss(logits, torch.zeros(()), told, self._pulled)
-        return pull
+        return pull(logits, told[: logits.shape[0], : logits.shape[1]], wanted, self._loss)
 
     def _set_rate(self, done: float) -> None:
         share = min(1.0, (done + 1e-9) / self.recipe.warmup) * (

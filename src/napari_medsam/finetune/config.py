@@ -38,6 +38,7 @@ class FinetuneConfig:
     cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
     iou: float = 0.5  # weight of the squared error of the predicted IoU
     correction: float = 0.5  # weight of the cross-entropy of the region that a click corrects
+    hold: float = 0.0  # pull of the first decoder's answers to boxes, each times its IoU with the truth
     jitter: tuple[float, float] = (-0.02, 0.1)  # each edge moves outwards by such a share of the box's side
     clicks: float = 0.4  # share of visits with clicks, where the decoder to begin with has learned them
     jitter_px: tuple[float, float] | None = (
@@ -65,6 +66,7 @@ class FinetuneConfig:
             ("cross_entropy", self.cross_entropy >= 0),
             ("iou", self.iou >= 0 and self.dice + self.cross_entropy + self.iou > 0),
             ("correction", self.correction >= 0),
+            ("hold", self.hold >= 0),
             ("jitter", len(self.jitter) == 2 and -0.4 < self.jitter[0] <= self.jitter[1] < 1),
             ("clicks", 0 <= self.clicks < 1),
             ("schedule", self.schedule in get_args(Schedule)),
@@ -148,6 +150,7 @@ _ADVICE = {
     "cross_entropy": "Give 0 or more.",
     "iou": "Give 0 or more, and more than 0 for one of the three losses.",
     "correction": "Give 0 or more.",
+    "hold": "Give 0 or more.",
     "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
     "clicks": "Give a share from 0 to below 1.",
     "schedule": "Choose 'cosine' or 'constant'.",

@@ -19,7 +19,7 @@ from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import Sample, boxes_of_epoch, order_of_epoch
 from napari_medsam.finetune.gradients import set_mean_gradients
-from napari_medsam.finetune.losses import round_loss
+from napari_medsam.finetune.losses import pull, round_loss
 from napari_medsam.finetune.rounds import Plan, plans_of_epoch, play
 from napari_medsam.image.field import Frame
 from napari_medsam.model.device import trains_in_bfloat16
@@ -101,6 +101,7 @@ class Fit:
         self._half = config.precision == "auto" and trains_in_bfloat16(device)
         self._clicks = config.clicks if clicks and config.detail == 1 else 0.0
         decoder.prompt_encoder.requires_grad_(False)
+        self._held_to = deepcopy(decoder).eval().requires_grad_(False) if config.hold else None
         self._learned = [p for p in decoder.mask_decoder.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._learned, lr=config.rate, weight_decay=config.weight_decay)
         self._steps_an_epoch = math.ceil(len(train) / config.batch)
@@ -256,8 +257,22 @@ class Fit:
 
         for answer in play(decode, sample.target, self._in_frame(sample, box), plan, self._frame):
             logits = answer.logits[:height, :width]
-            losses.append(round_loss(logits, answer.iou, target, self.config, answer.corrected))
+            loss = round_loss(logits, answer.iou, target, self.config, answer.corrected)
+            if self._held_to is not None and answer.prompt.box is not None and not len(answer.prompt.points):
+                told = self._told(self._held_to, sample, answer.prompt)[:height, :width]
+                loss = loss + self.config.hold * pull(logits, told, target, self.config)
+            losses.append(loss)
         return torch.stack(losses).mean()
+
+    def _told(self, decoder: SamDecoder, sample: Sample, prompt: FramePrompt) -> Tensor:
+        """The logits that another decoder gives, without gradients."""
+        import torch
+
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            features = self._tensor(self._features(sample).astype(np.float32))
+            return decoder.decode_prompt(decoder.image_side(features), *prompt.tensors(self._device))[
+                0
+            ].float()
 
     def _image_side(self, sample: Sample) -> ImageSide:
         return self._decoder.image_side(self._tensor(self._features(sample).astype(np.float32)))
