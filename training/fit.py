@@ -27,9 +27,10 @@ from corpus.engine import alone_in
 from corpus.fit_state import CHECKPOINT, Kept, drop, keep, kept_in, write_losses
 from corpus.store import Stored
 from corpus.stream import Corpus, Place, SampleReader, Shuffle, Visit, moved_on, open_corpus, steps_of
+from corpus.taught import Taught
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -37,7 +38,6 @@ from napari_medsam.atomic import TEMPORARY_SUFFIX
 from napari_medsam.errors import CaseError, CheckpointError, MedSAMError, ModelError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import moved_box
-from napari_medsam.finetune.losses import round_loss
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.decoder_file import SUFFIX, DecoderInfo, write_decoder
@@ -94,21 +94,6 @@ class Job:
         return steps_of(len(self.corpus), self.config.batch, self.visits)
 
 
-class Taught(nn.Module):
-    """A decoder as the processes train it together: features (C, h, w), box (4,) in frame pixels and target (h, w)
-    to the loss of one sample, ()."""
-
-    def __init__(self, decoder: SamDecoder, config: FinetuneConfig) -> None:
-        super().__init__()
-        self.decoder, self.config = decoder.requires_grad_(False), config
-        decoder.mask_decoder.requires_grad_(True)
-
-    def forward(self, features: Tensor, box: Tensor, target: Tensor) -> Tensor:
-        logits, iou = self.decoder.decode_box(self.decoder.image_side(features), box)
-        height, width = target.shape
-        return round_loss(logits[:height, :width].float(), iou.float(), target, self.config)
-
-
 class Fit:
     """The steps of a job on this process: `run` yields the place and the loss of each, the same on all processes."""
 
@@ -119,9 +104,9 @@ class Fit:
         self.place, self.seconds = Place(), 0.0
         config = job.config
         self._decoder = job.start.decoder.train()
+        taught = Taught(self._decoder, config)
         if job.kept is not None:
             self._decoder.load_state_dict(job.kept.decoder)
-        taught = Taught(self._decoder, config)
         self._learned = [p for p in taught.parameters() if p.requires_grad]
         adamw = torch.optim.AdamW(self._learned, lr=config.rate, weight_decay=config.weight_decay)
         self._taught, self._optimiser = fabric.setup(taught, adamw)

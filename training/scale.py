@@ -223,7 +223,8 @@ def learning(begin: Any, stored: list[Any]) -> tuple[float, int]:
     """Core-seconds of one sample in a batch of 64, and how many numbers learn."""
     import torch
     from corpus.stream import Visit
-    from fit import Taught, sample_tensors
+    from corpus.taught import Taught
+    from fit import sample_tensors
 
     from napari_medsam.finetune.config import FinetuneConfig
 

@@ -140,14 +140,16 @@ def test_a_fit_learns_and_writes_a_decoder(store: Path, tmp_path: Path) -> None:
     assert not (output.with_suffix(".run") / "fit.pt").exists()
 
 
+@pytest.mark.parametrize("held", [False, True])
 def test_a_fit_that_was_cut_short_goes_on_within_the_epoch(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
     import fit
     from corpus.fit_state import kept_in
 
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    assert run(store, whole, "--visits", "30") == 0
+    more = ("--visits", "30", *(("--config", str(_toml(tmp_path, "hold = 1.0"))) if held else ()))
+    assert run(store, whole, *more) == 0
     steps = fit.Fit.run
 
     def five_steps(self: fit.Fit) -> Iterator[float]:
@@ -159,15 +161,15 @@ def test_a_fit_that_was_cut_short_goes_on_within_the_epoch(
     with monkeypatch.context() as patch:
         patch.setattr(fit.Fit, "run", five_steps)
         with pytest.raises(KeyboardInterrupt):
-            run(store, cut, "--visits", "30", "--keep-every", "2")
+            run(store, cut, *more, "--keep-every", "2")
     assert not cut.exists()
-    assert run(store, cut, "--visits", "30") == 2  # it would begin anew
+    assert run(store, cut, *more) == 2  # it would begin anew
     folder = cut.with_suffix(".run")
-    assert run(store, cut, "--visits", "30", "--seed", "4", "--resume", str(folder)) == 2
+    assert run(store, cut, *more, "--seed", "4", "--resume", str(folder)) == 2
     with pytest.raises(CaseError, match="another setting seed"):
         kept_in(folder, {**_settings(folder), "setting seed": 4})
     assert kept_in(folder, _settings(folder)).place == Place(2, 4)
-    assert run(store, cut, "--visits", "30", "--resume", str(folder)) == 0
+    assert run(store, cut, *more, "--resume", str(folder)) == 0
     assert losses(cut) == losses(whole)
     assert read_info(cut).decoder_hash == read_info(whole).decoder_hash
 
@@ -201,6 +203,30 @@ def test_reading_ahead_gives_the_same(store: Path, tmp_path: Path) -> None:
     config = read_info(ahead).config
     assert (config["schedule"], config["jitter_px"], config["visits"]) == ("constant", [0, 20], 13)
     assert losses(ahead) == losses(at_once)
+
+
+def test_held_it_learns_less(store: Path, tmp_path: Path) -> None:
+    """The loss counts what it is held to as well, and the last step's weights are nearer to the first ones."""
+    from finetune_fakes import seeded_decoder
+
+    before = seeded_decoder(0, 64).state_dict()
+    far, began = [], []
+    for hold in (0, 30):
+        output = tmp_path / f"{hold}.safetensors"
+        more = (
+            "--epochs",
+            "6",
+            "--learning-rate",
+            "0.003",
+            "--config",
+            str(_toml(tmp_path, f"hold = {hold}.0")),
+        )
+        assert run(store, output, *more) == 0
+        after = read_decoder(output, "e" * 64, before)
+        far.append(sum(float((value - before[name]).abs().sum()) for name, value in after.items()))
+        began.append(losses(output)[0])
+    assert far[1] < far[0]
+    assert began[1] > began[0]
 
 
 # Several processes
