@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from report import Figure, publish
+from record import Figure, publish
 from zero_shot import data_folder
 
 from napari_medsam import Segmenter, load_model

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from cache_crash import kill_and_resume, two_processes
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
 from napari_medsam.embedding.embed import FieldRequest, embed

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from desk import drag_box, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 
 def main() -> int:

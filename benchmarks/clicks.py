@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import Thing, things
-from report import Figure, publish
+from record import Figure, publish
 from zero_shot import data_folder
 
 from napari_medsam import Segmenter, load_model

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "training"))  # behind this folder: each has a report.py
+sys.path.append(str(ROOT / "training"))
 
 SIDE, CHANNELS, SAMPLES, SHARDS = 64, 64, 60, 5
 KILLED = "RANK_TO_KILL"
@@ -148,7 +148,7 @@ def as_fit() -> int:
 
 
 def compared(work: Path, steps: int, batch: int) -> list[object]:
-    from report import Figure
+    from record import Figure
 
     store, two = work / "store", ("--devices", "2", "--strategy", "ddp")
     store.mkdir()
@@ -204,7 +204,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4, help="samples in a step, of all processes together")
     args = parser.parse_args()
-    from report import publish
+    from record import publish
 
     with tempfile.TemporaryDirectory(prefix="ddp-") as place:
         figures = compared(Path(place), args.steps, args.batch)

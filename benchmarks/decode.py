@@ -16,7 +16,7 @@ from statistics import median
 
 import numpy as np
 from paired import published_decode, published_lite, ratio, take_turns
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 
 def main() -> int:

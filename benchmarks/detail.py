@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import SEED, _read
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 from scipy import ndimage
 from zero_shot import data_folder
 

@@ -21,7 +21,7 @@ from statistics import median
 
 import numpy as np
 from paired import published_lite, ratio, take_turns
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 FIRST_MASK = """
 import time

@@ -29,7 +29,7 @@ from desk import (
     wait_seconds,
     wait_until,
 )
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 SIDE = 2048
 FIELD = 128  # smaller than what the view has embedded ahead by itself, so that every field is new

@@ -27,7 +27,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 from napari_medsam.document.compose import redraw, redraw_bounds
 from napari_medsam.document.objects import Document, PlaneKey, union

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from cases import case_of, group_of, image_paths
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 from zero_shot import data_folder
 
 from napari_medsam.curation.case import Case

@@ -195,7 +195,7 @@ def _changed(mask: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    from report import publish
+    from record import publish
     from zero_shot import data_folder
 
     parser = argparse.ArgumentParser(
@@ -214,7 +214,7 @@ def main() -> int:
 
 
 def _figures(what: str, pairs: list[Pair]) -> list:
-    from report import Figure
+    from record import Figure
 
     figures = []
     for name, largest in largest_differences(pairs).items():

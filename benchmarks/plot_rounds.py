@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import matplotlib as mpl
-from report import RESULTS, ROOT
+from record import RESULTS, ROOT
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

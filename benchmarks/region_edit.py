@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from desk import Frames, settle, wait_seconds, wait_until
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 SMALL, MASK = 512, 100
 

@@ -47,7 +47,7 @@ from typing import Any
 
 import numpy as np
 from large_plane import boxes_for, textured
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 from rival_probe import AGAIN, BEGAN, Memory, bytes_under, clocked, material, since_start
 
 CORES = 2

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from report import Figure, publish
+from record import Figure, publish
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "training"))  # after this folder: both have a `report`
+sys.path.append(str(ROOT / "training"))
 
 TITLES = {
     "memory": "peak memory of curation and embedding",

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from desk import Gaps, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 from window import timed_boxes
 
 from napari_medsam.curation.case import Case, CaseObject

@@ -29,7 +29,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from report import Figure, publish
+from record import Figure, publish
 
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset

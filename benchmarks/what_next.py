@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from cases import case_of, image_paths
 from loop import BASE
-from report import Figure, publish
+from record import Figure, publish
 from zero_shot import data_folder
 
 from napari_medsam.curation.case import Case

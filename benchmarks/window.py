@@ -36,7 +36,7 @@ from desk import (
     wait_seconds,
     wait_until,
 )
-from report import RESULTS, Figure, publish
+from record import RESULTS, Figure, publish
 
 NOTE = (
     "A 512 x 512 RGB image in a window of 1500 x 920. 'Mask in the labels' ends when the labels layer holds the "

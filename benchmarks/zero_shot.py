@@ -29,7 +29,7 @@ from napari_medsam import Segmenter, load_model
 from napari_medsam.evaluate.metrics import box_from_mask, dice_coefficient
 
 if TYPE_CHECKING:
-    from report import Figure
+    from record import Figure
 
 SETS = ("polyp_kvasir", "xray_lung", "us_carotid")
 MIN_DSC, MAX_DIFFERENCE = 0.93, 0.005
@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, help="at most so many images of each set")
     parser.add_argument("--backend", default="auto", help="encoder backend of ours")
     options = parser.parse_args(arguments)
-    from report import RESULTS, publish  # here, so that tests can load this file from elsewhere
+    from record import RESULTS, publish  # here, so that tests can load this file from elsewhere
 
     data = data_folder(options.data)
     missing = [name for name in options.sets if not (data / name / "images").is_dir()]
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def figures(rows: list[Result]) -> list[Figure]:
     """The DSC of every set, ours and the published sequence's, and how far they are apart; the last row is the mean."""
-    from report import Figure
+    from record import Figure
 
     found = []
     for row in rows:

@@ -1,8 +1,10 @@
-"""The recipes in `training/` are scripts: their folder is put on the path, as running one does."""
+"""The recipes in `training/` are scripts: their folder is put on the path, as running one does; and the tiny models of
+tests/finetune."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS.parent / "training"), str(TESTS / "finetune")]

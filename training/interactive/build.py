@@ -1,11 +1,9 @@
 """Build the interactive decoder that ships with the package, from images to the file and its model card.
 
     python training/interactive/build.py --images DIR [DIR ...] [--work DIR] [--output FILE] [--visits N] [--seed S]
-        [--after FILE]
 
 The sources are those of `lessons.json`, each looked for as DIR/NAME/images. Embedded lessons stay in --work, so a
-second run only teaches. --after takes the decoder that all cycles but the last gave, and teaches that one. Same images,
-seed and machine give the same file; other machines the same figures within noise.
+second run only teaches. Same images, seed and machine give the same file; other machines the same figures within noise.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from torch import Tensor
 from validate import validate
 
 from napari_medsam.model.decoder import SamDecoder
-from napari_medsam.model.decoder_file import DecoderInfo, read_decoder, write_decoder
+from napari_medsam.model.decoder_file import DecoderInfo, write_decoder
 from napari_medsam.model.medsam import MedSAM, build_model
 from napari_medsam.model.registry import INTERACTIVE
 from napari_medsam.model.weights import build_decoder
@@ -47,7 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, default=HERE / "lessons.json")
     parser.add_argument("--visits", type=int, default=Recipe.visits)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--after", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     recipe = Recipe(visits=options.visits, seed=options.seed)
     sources = read_sources(options.table, options.images)
@@ -56,10 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         count = make_lessons(source, model, options.work / source.name, recipe.seed)
         print(f"{source.name}: {count} fields", flush=True)
     lessons = [lesson for source in sources for lesson in read_lessons(options.work / source.name)]
-    before = validate(_decoder(model.decoder_state(), model), lessons, model.frame)
     released = model.decoder_state()
-    after = None if options.after is None else read_decoder(options.after, model.encoder_hash, released)
-    curve = _taught(teacher := Teacher(released, lessons, model.frame, recipe), after)
+    before = validate(_decoder(released, model), lessons, model.frame)
+    curve = _taught(teacher := Teacher(released, lessons, model.frame, recipe))
     state = _stored(teacher.average.state_dict())
     after = validate(_decoder(state, model), lessons, model.frame)
     _write(options.output, model, state, recipe, sources, lessons, curve)
@@ -68,9 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _taught(teacher: Teacher, after: dict[str, Tensor] | None) -> list[dict[str, float | int | None]]:
+def _taught(teacher: Teacher) -> list[dict[str, float | int | None]]:
     began, curve = time.monotonic(), []
-    for step in teacher.teach(after):
+    for step in teacher.teach():
         if step.visits % TELL_EVERY == 0:
             seconds = time.monotonic() - began
             curve.append({"epoch": step.visits, "loss": step.loss, "validation": None, "seconds": seconds})

@@ -81,6 +81,8 @@ def _truth(source: Source) -> str:
 
 
 def _table(before: Mapping[str, Figures], after: Mapping[str, Figures]) -> str:
+    if not after:
+        return "None: of so few pictures none was held out."
     names = list(next(iter(after.values())))
     lines = [f"| source | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for source, figures in after.items():

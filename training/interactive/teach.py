@@ -35,8 +35,7 @@ class Recipe:
     """Every knob of the lessons."""
 
     seed: int = 0
-    visits: int = 10_000  # of a cycle; one is a sequence of one to four answers about an object
-    cycles: int = 1  # each begins anew from the mean of the weights that the one before it left
+    visits: int = 10_000  # one is a sequence of one to four answers about an object
     batch: int = 8  # visits whose gradients are averaged into one step
     learning_rate: float = 2e-4  # of AdamW, at the peak; cosine to a fiftieth
     warmup: float = 0.03  # share of the steps
@@ -86,27 +85,20 @@ class Teacher:
         self._sources = sorted(self._by_source)
         sizes = np.array([min(len(self._by_source[name]), MOST_LESSONS) for name in self._sources])
         self._shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
-        self._begin_cycle(released)
-
-    def teach(self, after: dict[str, Tensor] | None = None) -> Iterator[Step]:
-        """All cycles; or, given the weights `after` the ones before it, the last one."""
-        steps = self.recipe.visits // self.recipe.batch
-        recent: list[float] = []
-        for cycle in range(self.recipe.cycles) if after is None else [self.recipe.cycles - 1]:
-            if cycle:
-                self._begin_cycle(after or self.average.state_dict())
-            for number in range(steps):
-                self._set_rate(number / steps)
-                recent = [*recent, *self._step(cycle * steps + number)][-400:]
-                self._keep_average(number)
-                yield Step((cycle * steps + number + 1) * self.recipe.batch, float(np.mean(recent)))
-
-    def _begin_cycle(self, weights: dict[str, Tensor]) -> None:
-        self._decoder.load_state_dict(weights)
         self._learned = list(self._decoder.mask_decoder.parameters())
         self._optimiser = torch.optim.AdamW(
-            self._learned, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+            self._learned, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
+
+    def teach(self) -> Iterator[Step]:
+        """All steps, one after the other."""
+        steps = self.recipe.visits // self.recipe.batch
+        recent: list[float] = []
+        for number in range(steps):
+            self._set_rate(number / steps)
+            recent = [*recent, *self._step(number)][-400:]
+            self._keep_average(number)
+            yield Step((number + 1) * self.recipe.batch, float(np.mean(recent)))
 
     def _step(self, number: int) -> list[float]:
         rng = np.random.default_rng([self.recipe.seed, number])

@@ -1,7 +1,7 @@
 """Figures of the benchmarks: how a benchmark records them, and how BENCHMARKS.md is made of them.
 
 A benchmark script builds `Figure`s and calls `publish`, which prints them and writes out/benchmarks/NAME.json.
-`python benchmarks/report.py` then writes BENCHMARKS.md from all those files; a bar that is not met fails it.
+`python benchmarks/record.py` then writes BENCHMARKS.md from all those files; a bar that is not met fails it.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _section(record: dict) -> list[str]:
 
 PREFACE = """\
 Every figure the project quotes has a command here. Each table below is what its command printed;
-`python benchmarks/report.py` puts them together from `out/benchmarks/*.json`, so nothing in this file is typed by
+`python benchmarks/record.py` puts them together from `out/benchmarks/*.json`, so nothing in this file is typed by
 hand. A table stays until its command is run again. A bar that is not met says **no** until it is met.
 
 - Run one benchmark at a time on a machine that does nothing else: `python benchmarks/NAME.py [--json OUT]`. Each
