@@ -41,6 +41,7 @@ from napari_medsam.finetune.data import moved_box
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.decoder_file import SUFFIX, DecoderInfo, write_decoder
+from napari_medsam.model.memory import keep_freed_memory
 from napari_medsam.model.weights import build_decoder, decoder_state, state_hash
 from napari_medsam.segment.prompt import Box
 
@@ -200,6 +201,7 @@ def drawn_box(visit: Visit, stored: Stored, config: FinetuneConfig) -> Box:
 def main(arguments: Sequence[str] | None = None, start: Start | None = None) -> int:
     """Run the command; gives its exit status. start: another source of models than the package's."""
     args = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         fit(args, start or ModelStart())
     except (MedSAMError, ValueError, OSError) as error:

@@ -36,6 +36,7 @@ from napari_medsam.errors import CaseError, MedSAMError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
+from napari_medsam.model.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
 CONFIGS = HERE / "configs"
@@ -240,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--epochs", type=int, metavar="N", help="of every training; default: as the settings say")
     add("--seed", type=int, default=0)
     add("--docs", type=Path, metavar="FOLDER", help="where a report without pictures goes as well")
+    keep_freed_memory()
     try:
         run(parser.parse_args(arguments))
     except (MedSAMError, OSError) as error:

@@ -18,6 +18,7 @@ from napari_medsam.cli_finetune import add_verbs
 from napari_medsam.cli_models import list_models
 from napari_medsam.cli_prompts import box, numbers, point, prompts_of
 from napari_medsam.errors import ImageError, MedSAMError, PromptError
+from napari_medsam.model.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit status: 0, 1 failed, 2 wrong command line, 130 interrupted."""
+    keep_freed_memory()
     try:
         arguments = _parser().parse_args(_join_signed(sys.argv[1:] if argv is None else argv))
         return int(arguments.run(arguments) or 0)

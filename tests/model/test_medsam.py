@@ -13,6 +13,7 @@ from napari_medsam.errors import CheckpointError, ModelError
 from napari_medsam.model.decoder import FAR, SamDecoder
 from napari_medsam.model.device import trains_in_bfloat16
 from napari_medsam.model.encoder import choose_backend
+from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.host import EncoderHost
 from napari_medsam.model.medsam import MedSAM, build_model
 from napari_medsam.model.registry import find_model
@@ -190,6 +191,21 @@ def test_a_box_is_decoded_as_published_around_it_and_far_below_zero_elsewhere(li
     elsewhere[part] = False
     assert (near[elsewhere] == FAR).all()
     assert iou == pytest.approx(expected_iou.item(), abs=1e-6)
+
+
+def test_a_box_and_its_clicks_are_decoded_around_them_and_a_lone_click_everywhere(lite: MedSAM) -> None:
+    box = np.array([200, 30, 236, 70], np.float32)
+
+    def near(box: np.ndarray | None, row: float, col: float) -> np.ndarray:
+        said = FramePrompt(box, np.array([[row, col]], np.float32), np.array([True]))
+        return lite.decode_prompt(FEATURES, said).logits[0] != FAR
+
+    alone = lite.decode(FEATURES, box[None]).logits[0] != FAR
+    np.testing.assert_array_equal(near(box, 210, 50), alone)
+    further = near(box, 210, 150)
+    assert further[180:, 10:190].all()
+    assert not further[:100].any()
+    assert near(None, 210, 50).all()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from validate import validate
 from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.decoder_file import DecoderInfo, write_decoder
 from napari_medsam.model.medsam import MedSAM, build_model
+from napari_medsam.model.memory import keep_freed_memory
 from napari_medsam.model.registry import INTERACTIVE
 from napari_medsam.model.weights import build_decoder
 
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--visits", type=int, default=Recipe.visits)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     options = parser.parse_args(argv)
+    keep_freed_memory()
     recipe = Recipe(visits=options.visits, seed=options.seed)
     sources = read_sources(options.table, options.images)
     model = build_model(BASE, "cpu")

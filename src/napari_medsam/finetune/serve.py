@@ -15,6 +15,7 @@ from typing import Any
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.request import at_work, request_of
+from napari_medsam.model.memory import keep_freed_memory
 
 NICENESS = 15
 
@@ -31,6 +32,7 @@ def main() -> None:
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
 
+    keep_freed_memory()
     try:
         from napari_medsam.finetune.train import train
 

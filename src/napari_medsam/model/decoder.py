@@ -284,7 +284,7 @@ class SamDecoder(nn.Module):
         rows = (torch.arange(h, device=features.device, dtype=torch.float32) + 0.5) / h
         cols = (torch.arange(w, device=features.device, dtype=torch.float32) + 0.5) / w
         xy = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).view(-1, 2)
-        keys = features.flatten(1).mT + self.prompt_encoder.no_mask_embed.weight
+        keys = features.flatten(1).mT.contiguous() + self.prompt_encoder.no_mask_embed.weight
         pe = self.prompt_encoder.pe_layer(xy)
         keys_pe = keys + pe
         look, write = self._first_attentions()

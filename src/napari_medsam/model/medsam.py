@@ -210,7 +210,7 @@ class MedSAM:
             self._follow_device()
             image = self._image_side(features, key)
             said = prompt.tensors(self._decoder_device)
-            within = prompt.within
+            within = _wanted(prompt, self.frame.size)
             part = None if within is None else self._decoder.part_within(image.grid, within)
             if self._decoder_device == "cpu":
                 [(logits, iou)] = map_single_threaded(
@@ -250,6 +250,15 @@ def _reach(box: npt.NDArray[np.float32], size: int) -> tuple[float, float, float
     r0, c0, r1, c1 = (float(edge) for edge in box)
     room = max(REACH * max(r1 - r0, c1 - c0), LEAST_REACH * size)
     return r0 - room, c0 - room, r1 + room, c1 + room
+
+
+def _wanted(prompt: FramePrompt, size: int) -> tuple[float, float, float, float] | None:
+    """Bounds of where the mask of a prompt is looked for: where the prompt says, else around its box and clicks; None
+    for everywhere, as nothing says how large the object of a lone click is."""
+    if prompt.within is not None or prompt.box is None:
+        return prompt.within
+    corners = np.concatenate([prompt.box.reshape(2, 2), prompt.points])
+    return _reach(np.concatenate([corners.min(axis=0), corners.max(axis=0)]), size)
 
 
 def _decode_box(decoder: SamDecoder, image: ImageSide, asked: tuple[Tensor, Part]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from napari_medsam.errors import MedSAMError, ModelError
 from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
+from napari_medsam.model.memory import keep_freed_memory
 from napari_medsam.model.registry import find_model, without_decoder
 
 Answer = tuple[Any, Any, dict[str, str]]
@@ -160,6 +161,7 @@ def _step_back(keep: set[int]) -> None:
 def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the stream
+    keep_freed_memory()
     Server(sys.stdin.buffer, answers).run()
     os._exit(0)  # an encode may still run; nobody waits for it
 
