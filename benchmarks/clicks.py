@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,8 @@ GOALS = (0.85, 0.90)
 AFTER_BOX, ALONE = (0, 1, 2, 3, 5), (1, 2, 3, 5)
 
 Scores = dict[str, float]
+Sets = dict[str, dict[str, list[Scores]]]
+"""The rows of each set and decoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,7 @@ def mean(rows: list[Scores], key: str) -> float:
     return float(np.mean([row[key] for row in rows])) if rows else float("nan")
 
 
-def tables(by_set: dict[str, dict[str, list[Scores]]]) -> str:
+def tables(by_set: Sets) -> str:
     """One Markdown table a model."""
     parts = []
     for role in ("released", "ours"):
@@ -141,68 +143,63 @@ def tables(by_set: dict[str, dict[str, list[Scores]]]) -> str:
     return "\n".join(parts)
 
 
-def figures(by_set: dict[str, dict[str, list[Scores]]]) -> list[Figure]:
+def figures(by_set: Sets) -> list[Figure]:
     """The bars: over the sets that were not trained on, each set weighing the same."""
     held = {name: rows for name, rows in by_set.items() if name not in TRAINED}
-
-    def over(sets: dict[str, dict[str, list[Scores]]], role: str, key: str) -> float:
-        return float(np.mean([mean(rows[role], key) for rows in sets.values()]))
-
-    def gains(role: str, key: str) -> list[float]:
-        per_set = []
-        for rows in held.values():
-            hard = [row for row in rows[role] if row["box"] < HARD]
-            if hard:
-                per_set.append(mean(hard, key) - mean(hard, "box"))
-        return per_set
-
-    def falls(role: str) -> list[float]:
-        return [
-            mean(rows[role], later) - mean(rows[role], sooner)
-            for rows in held.values()
-            for sooner, later in (("box", "box+1"), ("box", "box+3"), ("1 click", "3 clicks"))
-        ]
-
     boxes = [mean(rows["ours"], "box") - mean(rows["released"], "box") for rows in by_set.values()]
-    found = [
-        Figure(
-            f"one click, mean over {len(held)} sets held out",
-            over(held, "ours", "1 click"),
-            "DSC",
-            0.78,
-            True,
+
+    def both(title: str, of: Callable[[str], float], bar: float | None = None) -> list[Figure]:
+        released = Figure("the same, released decoder", of("released"), "DSC")
+        return [Figure(title, of("ours"), "DSC", bar, at_least=True), released]
+
+    def clicks_to(key: str) -> list[Figure]:
+        title = f"clicks to 0.{key[-2:]}, held-out sets"
+        roles = {title: "ours", "the same, released decoder": "released"}
+        return [Figure(name, over(held, role, key), "clicks") for name, role in roles.items()]
+
+    return [
+        *both(
+            f"one click, mean over {len(held)} sets held out", lambda role: over(held, role, "1 click"), 0.78
         ),
-        Figure("the same, released decoder", over(held, "released", "1 click"), "DSC"),
-        Figure("three clicks", over(held, "ours", "3 clicks"), "DSC", 0.85, True),
-        Figure("the same, released decoder", over(held, "released", "3 clicks"), "DSC"),
-        Figure(
-            "gain of one click after a box under 0.90",
-            float(np.mean(gains("ours", "box+1"))),
-            "DSC",
-            0.04,
-            True,
-        ),
-        Figure("the same, released decoder", float(np.mean(gains("released", "box+1"))), "DSC"),
-        Figure("gain of three clicks after it", float(np.mean(gains("ours", "box+3"))), "DSC", 0.07, True),
-        Figure("the same, released decoder", float(np.mean(gains("released", "box+3"))), "DSC"),
-        Figure("worst change of a set by clicks", min(falls("ours")), "DSC", 0.0, True),
+        *both("three clicks", lambda role: over(held, role, "3 clicks"), 0.85),
+        *both("gain of one click after a box under 0.90", lambda role: gain(held, role, "box+1"), 0.04),
+        *both("gain of three clicks after it", lambda role: gain(held, role, "box+3"), 0.07),
+        Figure("worst change of a set by clicks", worst_change(held), "DSC", 0.0, at_least=True),
         Figure(
             "box alone against the released decoder, mean over all sets",
             float(np.mean(boxes)),
             "DSC",
             -0.005,
-            True,
+            at_least=True,
         ),
-        Figure("the same, worst set", min(boxes), "DSC", -0.015, True),
+        Figure("the same, worst set", min(boxes), "DSC", -0.015, at_least=True),
         Figure("error of the predicted IoU, all sets", over(by_set, "ours", "IoU error"), "", 0.06),
         Figure("the same, released decoder", over(by_set, "released", "IoU error")),
         Figure("one click, nothing known of the size", over(held, "ours", "alone"), "DSC"),
-        Figure("clicks to 0.85, held-out sets", over(held, "ours", "NoC@85"), "clicks"),
-        Figure("the same, released decoder", over(held, "released", "NoC@85"), "clicks"),
-        Figure("clicks to 0.90, held-out sets", over(held, "ours", "NoC@90"), "clicks"),
-        Figure("the same, released decoder", over(held, "released", "NoC@90"), "clicks"),
+        *clicks_to("NoC@85"),
+        *clicks_to("NoC@90"),
     ]
-    return found
+
+
+def over(sets: Sets, role: str, key: str) -> float:
+    """A decoder's mean over sets."""
+    return float(np.mean([mean(rows[role], key) for rows in sets.values()]))
+
+
+def gain(sets: Sets, role: str, key: str) -> float:
+    """What clicks add to box masks under `HARD`, mean over the sets that have such."""
+    hard = [[row for row in rows[role] if row["box"] < HARD] for rows in sets.values()]
+    return float(np.mean([mean(rows, key) - mean(rows, "box") for rows in hard if rows]))
+
+
+def worst_change(sets: Sets) -> float:
+    """The least that clicks add to a set's mean, over the sets and some numbers of clicks."""
+    steps = (("box", "box+1"), ("box", "box+3"), ("1 click", "3 clicks"))
+    return min(
+        mean(rows["ours"], later) - mean(rows["ours"], sooner)
+        for rows in sets.values()
+        for sooner, later in steps
+    )
 
 
 def main() -> int:
@@ -218,7 +215,7 @@ def main() -> int:
     options = parser.parse_args()
     data = data_folder(options.data)
     names = options.sets or sorted(path.parent.name for path in data.glob("*/images"))
-    by_set: dict[str, dict[str, list[Scores]]] = {}
+    by_set: Sets = {}
     with tempfile.TemporaryDirectory() as folder:
         segmenter = load_model("lite-medsam-box", cache=EmbeddingCache(Path(folder)))
         shipped = load_model("lite-medsam", cache=None).model if options.decoder is None else None

@@ -19,6 +19,8 @@ from napari_medsam.ui.layers import METADATA_KEY
 from napari_medsam.ui.restore import outlines
 
 if TYPE_CHECKING:
+    from psygnal import SignalInstance
+
     from napari_medsam.segment.prompt import Box
     from napari_medsam.ui.journals import Journals
     from napari_medsam.ui.masks import MaskLayer, Stroke
@@ -51,7 +53,8 @@ class WorkJournal:
         self._strays: dict[Place, Bounds] = {}
         self._writing: Future[None] | None = None
         self._timer = single_shot(journals, self._on_time)
-        self._connect()
+        for signal, slot in self._ties():
+            signal.connect(slot)
         image = work.image
         levels = list(image.data) if image.multiscale else [image.data]
         look = partial(identify, levels, name=image.name, path=image.source.path, rgb=bool(image.rgb))
@@ -61,7 +64,9 @@ class WorkJournal:
         """Write the rest, and let go of everything."""
         self._closed = True
         self._timer.stop()
-        self._disconnect()
+        for signal, slot in self._ties():
+            signal.disconnect(slot)
+        self._leave_masks()
         self.flush()
         for leftover in self.leftovers:
             self._journals.later(leftover.leave)
@@ -114,22 +119,16 @@ class WorkJournal:
 
     # what changes -------------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _ties(self) -> list[tuple[SignalInstance, Callable[..., None]]]:
+        """What is listened to from the beginning to the end."""
         document = self.work.document
-        document.added.connect(self._on_added)
-        document.changed.connect(self._note)
-        document.removed.connect(self._note)
-        document.classes_changed.connect(self._note_more)
-        self.work.masks_changed.connect(self._on_masks)
-
-    def _disconnect(self) -> None:
-        document = self.work.document
-        document.added.disconnect(self._on_added)
-        document.changed.disconnect(self._note)
-        document.removed.disconnect(self._note)
-        document.classes_changed.disconnect(self._note_more)
-        self.work.masks_changed.disconnect(self._on_masks)
-        self._leave_masks()
+        return [
+            (document.added, self._on_added),
+            (document.changed, self._note),
+            (document.removed, self._note),
+            (document.classes_changed, self._note_more),
+            (self.work.masks_changed, self._on_masks),
+        ]
 
     def _on_added(self, object_id: int) -> None:
         record = self.work.document[object_id]
