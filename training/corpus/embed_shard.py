@@ -14,6 +14,7 @@ from napari_medsam.errors import CaseError, ImageError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.data import Sample, samples_of
 from napari_medsam.image.contrast import Contrast
+from napari_medsam.model.memory import keep_freed_memory
 from napari_medsam.segment.policy import FieldPolicy
 
 
@@ -68,6 +69,7 @@ def embed_shard(task: EmbedTask) -> dict[str, Any]:
     embedded once. A case that cannot be read is named in the line. Raises ModelError where the encoder fails, and
     OSError where the store cannot be written.
     """
+    keep_freed_memory()  # Dask has its workers give it all back at once
     model = loaded(task.model)
     left: list[list[str]] = []
     about = {"model": model.name, "encoder_hash": model.encoder_hash, "precision": model.precision}

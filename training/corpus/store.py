@@ -120,6 +120,7 @@ class _Growing:
             dtype=dtype,
             compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()],
             fill_value=0,
+            config={"write_empty_chunks": True},  # or zarr looks through each for anything but zeros
         )
 
     def append(self, value: np.ndarray) -> None:
