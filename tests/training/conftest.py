@@ -7,4 +7,5 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS.parent / "training"), str(TESTS / "finetune")]
+sys.path.insert(0, str(TESTS.parent / "training"))
+sys.path.append(str(TESTS / "finetune"))  # last: it has a conftest of its own
