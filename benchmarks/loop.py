@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from cases import case_of, group_of, image_paths
-from record import RESULTS, Figure, publish
+from record import ROOT, Figure, publish
 from zero_shot import data_folder
 
 from napari_medsam.curation.case import Case
@@ -340,7 +340,7 @@ def main() -> int:
         if "bars" in options.parts:
             figures += bars(data, options.seeds, work, cache)
         if "rounds" in options.parts:
-            rounds(data, options.sets, options.seeds, work, cache, RESULTS.parent / "loop_rounds.json")
+            rounds(data, options.sets, options.seeds, work, cache, ROOT / "docs" / "loop_rounds.json")
     if options.json:
         options.json.write_text(json.dumps([figure.__dict__ for figure in figures], indent=1))
     if not figures:

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import matplotlib as mpl
-from record import RESULTS, ROOT
+from record import ROOT
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -26,7 +26,7 @@ WAYS = (("released", "as released", "#8a8f98"), ("new", "retrained", "#2f6fde"))
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=Path, default=RESULTS.parent / "loop_rounds.json")
+    parser.add_argument("--rounds", type=Path, default=ROOT / "docs" / "loop_rounds.json")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "loop.png")
     options = parser.parse_args()
     rows = json.loads(options.rounds.read_text())
