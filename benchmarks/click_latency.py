@@ -51,9 +51,6 @@ def main() -> int:
 
 def timed_rounds(viewer: Any, dock: Any, count: int) -> list[tuple[float, float]]:
     """Seconds from release to mask, of a box and of a click on it, each round."""
-    from qtpy.QtCore import Qt
-    from qtpy.QtTest import QTest
-
     from napari_medsam.ui.pointer import Pointer
 
     rng = np.random.default_rng(0)
@@ -73,14 +70,13 @@ def timed_rounds(viewer: Any, dock: Any, count: int) -> list[tuple[float, float]
         wait_until(lambda: not session.awaited(work.document), 30)
         dock.tools.click.click()
         wait_seconds(0.3)
-        at = pointer.to_canvas((r0 + height / 2, c0 + 0.1 * width))
-        QTest.mouseMove(pointer.canvas, at)
+        at = (r0 + height / 2, c0 + 0.1 * width)
+        pointer.move(at)
         wait_seconds(0.1)
         painted.clear()
-        button = (Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, at)
-        QTest.mousePress(pointer.canvas, *button)
+        pointer.press(at)
         began = time.perf_counter()
-        QTest.mouseRelease(pointer.canvas, *button)
+        pointer.release(at)
         wait_until(lambda: bool(painted), 30)
         times.append((box, painted[0] - began))
         wait_until(lambda: not session.awaited(work.document), 30)

@@ -139,8 +139,8 @@ hand. A table stays until its command is run again. A bar that is not met says *
 - Each has its baseline in the same run, and rivals take turns. Compare figures of one table only: seconds depend
   on the machine and on what else it does (under each title: the load average before the run, and how many cores
   other programs kept busy during it), ratios much less.
-- The tables of 2026-11-24 come from a machine with AVX-512, those of 2026-11-25 from one without: there the same
-  decode takes about twice as long.
+- The tables of 2026-11-24 and 2026-11-26 come from machines with AVX-512, those of 2026-11-25 from one without: there
+  the same decode takes about twice as long.
 - `window`, `training_window`, `event_loop` and `region_edit` open a real napari window. Without a screen put
   `xvfb-run -a -s "-screen 0 1600x1000x24"` in front; the canvas is then drawn by the CPU, which a graphics card
   does in a fraction of the time.

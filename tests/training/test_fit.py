@@ -213,14 +213,8 @@ def test_held_it_learns_less(store: Path, tmp_path: Path) -> None:
     far, began = [], []
     for hold in (0, 30):
         output = tmp_path / f"{hold}.safetensors"
-        more = (
-            "--epochs",
-            "6",
-            "--learning-rate",
-            "0.003",
-            "--config",
-            str(_toml(tmp_path, f"hold = {hold}.0")),
-        )
+        settings = str(_toml(tmp_path, f"hold = {hold}.0"))
+        more = ("--epochs", "6", "--learning-rate", "0.003", "--config", settings)
         assert run(store, output, *more) == 0
         after = read_decoder(output, "e" * 64, before)
         far.append(sum(float((value - before[name]).abs().sum()) for name, value in after.items()))

@@ -93,10 +93,8 @@ def test_the_committed_settings_can_be_read() -> None:
     assert sum(one.side == "external" for one in sets) == 3
     assert {one.name for one in sets if one.modality == "MR"} == {"mr3d_hippocampus", "mr3d_spinalcord_sct"}
     ours = FinetuneConfig.from_json(tomllib.loads((results.CONFIGS / "ours.toml").read_text()))
-    pooled = {
-        "hold": 1.0,
-        "epochs": 20,
-    }  # many targets; the rate is written out, as its default follows from detail
+    pooled = {"hold": 1.0, "epochs": 20}  # for many targets
+    # the rate is written out, as its default follows from detail
     assert ours == replace(FinetuneConfig(), learning_rate=2e-4, **pooled)
     values = tomllib.loads((results.CONFIGS / "paper.toml").read_text())
     paper = FinetuneConfig.from_json(values)

@@ -143,7 +143,7 @@ class Teacher:
         for answer in play(decode, target, box, plan, self._frame):
             logits = answer.logits[:height, :width]
             loss = round_loss(logits, answer.iou, wanted, self._loss, answer.corrected)
-            if answer.prompt.box is not None and not len(answer.prompt.points):
+            if answer.by_box:
                 loss = loss + self.recipe.distillation * self._pull(features, answer.prompt, logits, wanted)
             losses.append(loss)
         total = torch.stack(losses).sum() / math.sqrt(len(losses))

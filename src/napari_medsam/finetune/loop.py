@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from napari_medsam.segment.prompt import Box
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_medsam.model.decoder import ImageSide, SamDecoder
+    from napari_medsam.model.decoder import SamDecoder
     from napari_medsam.model.frame_prompt import FramePrompt
 
 Visit = tuple[Sample, Box, Plan]
@@ -246,36 +247,35 @@ class Fit:
 
         target = self._tensor((sample.target / 255).astype(np.float32))
         height, width = target.shape
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
-            image = self._image_side(sample)
+        features, held_to = self._embedding(sample), self._held_to
+        with self._autocast():
+            image = self._decoder.image_side(features)
         losses = []
 
         def decode(prompt: FramePrompt) -> tuple[Tensor, Tensor]:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._half):
+            with self._autocast():
                 logits, iou = self._decoder.decode_prompt(image, *prompt.tensors(self._device))
             return logits.float(), iou.float()
 
         for answer in play(decode, sample.target, self._in_frame(sample, box), plan, self._frame):
             logits = answer.logits[:height, :width]
             loss = round_loss(logits, answer.iou, target, self.config, answer.corrected)
-            if self._held_to is not None and answer.prompt.box is not None and not len(answer.prompt.points):
-                told = self._told(self._held_to, sample, answer.prompt)[:height, :width]
+            if held_to is not None and answer.by_box:
+                with torch.no_grad(), self._autocast():
+                    said = answer.prompt.tensors(self._device)
+                    told, _ = held_to.decode_prompt(held_to.image_side(features), *said)
+                told = told[:height, :width].float()
                 loss = loss + self.config.hold * pull(logits, told, target, self.config)
             losses.append(loss)
         return torch.stack(losses).mean()
 
-    def _told(self, decoder: SamDecoder, sample: Sample, prompt: FramePrompt) -> Tensor:
-        """The logits that another decoder gives, without gradients."""
+    def _autocast(self) -> AbstractContextManager[None]:
         import torch
 
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._half):
-            features = self._tensor(self._features(sample).astype(np.float32))
-            return decoder.decode_prompt(decoder.image_side(features), *prompt.tensors(self._device))[
-                0
-            ].float()
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._half)
 
-    def _image_side(self, sample: Sample) -> ImageSide:
-        return self._decoder.image_side(self._tensor(self._features(sample).astype(np.float32)))
+    def _embedding(self, sample: Sample) -> Tensor:
+        return self._tensor(self._features(sample).astype(np.float32))
 
     def _in_frame(self, sample: Sample, box: Box) -> npt.NDArray[np.float32]:
         in_frame: npt.NDArray[np.float32] = sample.field.to_frame(box.array()[None], self._frame)[0]
@@ -291,7 +291,7 @@ class Fit:
 
         with torch.inference_mode():
             box = self._tensor(self._in_frame(sample, sample.box))
-            logits, _ = self._decoder.decode_box(self._image_side(sample), box)
+            logits, _ = self._decoder.decode_box(self._decoder.image_side(self._embedding(sample)), box)
             height, width = sample.target.shape
             return logits[:height, :width].cpu().numpy()
 

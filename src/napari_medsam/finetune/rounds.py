@@ -69,6 +69,11 @@ class Round:
     prompt: FramePrompt
     corrected: Mask | None
 
+    @property
+    def by_box(self) -> bool:
+        """Whether it answers a box alone, which a decoder that has learned no clicks could answer too."""
+        return self.prompt.box is not None and not len(self.prompt.points)
+
 
 def draw_plans(count: int, habits: Habits, rng: np.random.Generator) -> list[Plan]:
     """Plans for so many visits."""

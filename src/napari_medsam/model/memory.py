@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from contextlib import suppress
 
@@ -20,6 +19,8 @@ def keep_freed_memory() -> None:
     """
     if sys.platform != "linux":
         return
+    import ctypes
+
     with suppress(OSError, AttributeError):  # another libc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)

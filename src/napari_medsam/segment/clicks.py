@@ -60,11 +60,9 @@ def answer(model: Model, embedding: Embedding, prompt: Prompt, earlier: Patch | 
         row, col = (clicks.points[-1] + 0.5) / pitch - 0.5
         change = correction_of(known, row, col, bool(clicks.positive[-1]))
     shown = None if known is None else mask_prompt(suggested(known, change), frame)
-    within = None
+    within = None  # without a box, parts that hold a click are looked for everywhere
     if change is not None and prompt.box is not None:
-        within = _frame_bounds(
-            change, pitch
-        )  # without a box, parts that hold a click are looked for everywhere
+        within = _frame_bounds(change, pitch)
     asked = replace(clicks, mask=shown, within=within)
     decoded = model.decode_prompt(embedding.features, asked, key=embedding.key)
     row, col, mask = mask_from_logits(decoded.logits[0], field, frame)
