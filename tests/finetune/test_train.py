@@ -223,6 +223,9 @@ def test_a_killed_run_ends_with_the_decoder_of_one_that_was_not(
     monkeypatch: pytest.MonkeyPatch,
     moment: str,
 ) -> None:
+    monkeypatch.setattr(
+        "napari_medsam.finetune.train.KEEP_EVERY_S", 1e9
+    )  # the first epoch alone, on slow machines too
     request = replace(request_, config=replace(CONFIG, epochs=3))
     other = Run(tmp_path / "other", encoder)
     wanted = read_info(other(replace(request, name="never killed")))  # type: ignore[arg-type]
