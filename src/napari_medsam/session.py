@@ -18,7 +18,6 @@ field that would answer a box around what was found, until that is the one just 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -93,8 +92,7 @@ class Session:
         self.cache = EmbeddingCache() if cache is None else cache
         self._post_raw = post
         self._closed = False
-        self._generations = itertools.count(1)
-        self._generation = 0
+        self._generation = 1
         self._awaited = Awaited()
         self._view: tuple[Plane, Bounds] | None = None
         self._holder = ModelHolder(
@@ -138,7 +136,7 @@ class Session:
         be looked at next: they come last. Each call drops what is left of the one before.
         """
         self._scheduler.cancel(self._generation)
-        self._generation = next(self._generations)
+        self._generation += 1
         self._view = None if view is None else (plane, view)
         settings, generation = self.settings, self._generation
         outlook = Outlook(self._finder.policy, settings.field, settings.ahead)
@@ -186,7 +184,8 @@ class Session:
     def cancel(self) -> None:
         """Drop everything queued. An encode in work ends on its own and is kept in the cache."""
         self._awaited.clear()
-        self._generation = next(self._generations)  # also what has not reached the encoder's queue yet
+        self._scheduler.cancel(self._generation)  # also what has not reached the encoder's queue yet
+        self._generation += 1
         self._scheduler.cancel()
         self.forget()
 

@@ -166,6 +166,18 @@ def test_cancel_of_one_generation_leaves_the_others(
     assert model.calls == 3  # 0, 2 and 3
 
 
+def test_what_is_submitted_late_in_a_cancelled_generation_is_not_encoded(
+    scheduler: EmbeddingScheduler, gate: Gate, model: FakeModel
+) -> None:
+    plane = make_plane()
+    gate.open()
+    scheduler.cancel(2)
+    assert all(scheduler.submit(make_request(plane, g, generation=g)).cancelled() for g in (1, 2))
+    for generation in (0, 3):  # no generation, and the next one
+        assert result(scheduler.submit(make_request(plane, 4 + generation, generation=generation)))
+    assert model.calls == 2
+
+
 def test_a_future_can_be_cancelled_by_itself(
     scheduler: EmbeddingScheduler, gate: Gate, model: FakeModel
 ) -> None:

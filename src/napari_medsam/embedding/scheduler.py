@@ -107,6 +107,7 @@ class EmbeddingScheduler:
         self._done = 0
         self._paused = False
         self._deferred = (0, 0.0)  # priority from which nothing is begun, and until when
+        self._over = 0  # generations that are cancelled for good
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -118,12 +119,12 @@ class EmbeddingScheduler:
         """
         future: Future[Embedding] = Future()
         with self._changed:
-            closed = self._closed
-            if not closed:
+            late = self._closed or 0 < request.generation <= self._over
+            if not late:
                 self._enqueue(request, future)
                 self._notify()
                 self._start()
-        if closed:
+        if late:
             _cancel(future)
         return future
 
@@ -141,8 +142,11 @@ class EmbeddingScheduler:
         """Drop what waits, all of it or one generation's; gives the number of futures cancelled.
 
         The field in work ends its encode and is still kept in the cache, but its future is cancelled too.
+        Generations are numbers that grow from 1: what is submitted in that one or an earlier one from now on is
+        cancelled at once. 0 and below are no generation.
         """
         with self._changed:
+            self._over = max(self._over, generation or 0)
             jobs = [*self._queued.values(), *([self._working] if self._working else [])]
             dropped = [future for job in jobs for future in job.drop(generation)]
             self._queued = {key: job for key, job in self._queued.items() if job.waiting}
