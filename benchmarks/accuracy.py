@@ -26,10 +26,10 @@ from zero_shot import data_folder
 from napari_medsam import Segmenter, load_model
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.evaluate.metrics import box_from_mask, dice_coefficient
+from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
+from napari_medsam.segment.fields import FieldPolicy, centred_field, grid_field
 from napari_medsam.segment.logits import logits_in_field
-from napari_medsam.segment.policy import FieldPolicy, centred_field, grid_field
-from napari_medsam.segment.prompt import Box
 
 SMALL = 0.15  # a box under this share of the plane's longer side is small
 SMALL_SETS = ("bact_trpl", "nuclei_dsb2018", "histo_monusac", "ct_kidney_kits19")

@@ -219,7 +219,7 @@ def shrunk(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def measure(data: Path, images: int, fields: int) -> list[Figure]:
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     model = build_model("lite-medsam")
     pairs = samples(data, images)

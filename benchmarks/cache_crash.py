@@ -48,7 +48,7 @@ def say(*words: str) -> None:
 
 def child(store: Path, fields: int) -> None:
     """Embed `fields` fields of one synthetic plane in the background, telling each one begun and kept."""
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     pixels = np.random.default_rng(0).integers(0, 256, (64, 16 * fields + 64), dtype=np.uint8)
     plane = Plane.from_array(pixels)

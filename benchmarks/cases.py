@@ -17,10 +17,9 @@ from zero_shot import data_folder
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.pixels import case_pixels, contrast_record
-from napari_medsam.evaluate.metrics import bbox_of
+from napari_medsam.geometry import Box, bbox_of
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.prompt import Box
 
 INSTANCES = ("bact_trpl", "nuclei_dsb2018")
 ONE_OBJECT = ("fundus_chase",)  # a tree of vessels is one object

@@ -51,7 +51,7 @@ def main() -> int:
 
 def timed_rounds(viewer: Any, dock: Any, count: int) -> list[tuple[float, float]]:
     """Seconds from release to mask, of a box and of a click on it, each round."""
-    from napari_medsam.ui.pointer import Pointer
+    from napari_medsam.demo.pointer import Pointer
 
     rng = np.random.default_rng(0)
     work, session = dock.controller.work, dock.controller.session

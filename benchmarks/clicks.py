@@ -29,12 +29,12 @@ from zero_shot import data_folder
 from napari_medsam import Segmenter, load_model
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding
-from napari_medsam.finetune.clicks import next_click
-from napari_medsam.model.medsam import MedSAM, load_decoder
+from napari_medsam.finetune.simulated_clicks import next_click
+from napari_medsam.geometry import Patch
+from napari_medsam.model.local import MedSAM, load_decoder
 from napari_medsam.segment.clicks import answer
-from napari_medsam.segment.patch import Patch
-from napari_medsam.segment.predict import field_of
 from napari_medsam.segment.prompt import Point, Prompt
+from napari_medsam.segment.segmenter import field_of
 
 TRAINED = (
     "mr3d_spinalcord_sct",

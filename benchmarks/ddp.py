@@ -67,7 +67,7 @@ class NewDecoder:
         from fit import Beginning
 
         from napari_medsam.image.field import Frame
-        from napari_medsam.model.decoder import MaskDecoder, SamDecoder
+        from napari_medsam.model.networks.decoder import MaskDecoder, SamDecoder
 
         torch.manual_seed(0)
         decoder = SamDecoder(SIDE, MaskDecoder(CHANNELS, mlp_dim=256), CHANNELS)

@@ -34,8 +34,8 @@ def figures(rounds: int) -> list[Figure]:
     """Ours against the published decoder, and many boxes against as many single ones."""
     import torch
 
-    from napari_medsam.model.decoder import FAR
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
+    from napari_medsam.model.networks.decoder import FAR
 
     net, model = published_lite(), build_model("lite-medsam-box", "cpu")
     image = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)

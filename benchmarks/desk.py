@@ -38,7 +38,7 @@ class Frames:
     """When the canvas was last repainted, on the screen and not merely in memory."""
 
     def __init__(self) -> None:
-        from napari_medsam.ui.pointer import find_canvas
+        from napari_medsam.demo.pointer import find_canvas
 
         self.last = 0.0
         self._canvas: Any = find_canvas()
@@ -112,7 +112,7 @@ def wait_seconds(seconds: float) -> None:
 
 def drag_box(viewer: Any, box: tuple[float, float, float, float]) -> float:
     """Draw a rectangle (r0, c0, r1, c1) with the mouse; return the moment before the button is released."""
-    from napari_medsam.ui.pointer import Pointer
+    from napari_medsam.demo.pointer import Pointer
 
     pointer = Pointer(viewer)
     r0, c0, r1, c1 = box
@@ -134,7 +134,7 @@ def synthetic_image(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
 
 def blocked_gaps(dock: Any, encodes: int = 4) -> dict[str, float]:
     """The baseline: the same encodes called in the main thread, as a script would."""
-    from napari_medsam.embedding.scheduler import FieldRequest, embed
+    from napari_medsam.embedding.embed import FieldRequest, embed
     from napari_medsam.image.plane import Plane
 
     session = dock.controller.session

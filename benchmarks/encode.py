@@ -27,7 +27,7 @@ FIRST_MASK = """
 import time
 start = time.perf_counter()
 import numpy as np
-from napari_medsam.model.medsam import build_model
+from napari_medsam.model.local import build_model
 model = build_model("lite-medsam", "cpu")
 encoded = model.encode(model.prepare(np.zeros((256, 256, 3), np.uint8)))
 model.decode(encoded.features, np.array([[60, 60, 190, 190]], np.float32))
@@ -51,7 +51,7 @@ def encode_figures(rounds: int) -> list[Figure]:
     """Each backend's time as a share of the published call's."""
     import torch
 
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     net = published_lite()
     image = np.random.default_rng(0).integers(0, 255, (256, 200, 3), dtype=np.uint8)

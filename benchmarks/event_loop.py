@@ -118,7 +118,7 @@ def _panned(viewer: Any) -> list[Figure]:
 
 
 def _panned_while_embedding(viewer: Any, session: Any, fields: int) -> list[Figure]:
-    from napari_medsam.embedding.scheduler import FieldRequest
+    from napari_medsam.embedding.embed import FieldRequest
     from napari_medsam.image.field import Field
     from napari_medsam.image.plane import Plane
 

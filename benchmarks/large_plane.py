@@ -30,12 +30,12 @@ import numpy as np
 from record import RESULTS, Figure, publish
 
 from napari_medsam.document.compose import redraw, redraw_bounds
-from napari_medsam.document.objects import Document, PlaneKey, union
+from napari_medsam.document.objects import Document, PlaneKey
 from napari_medsam.embedding.cache import EmbeddingCache
+from napari_medsam.geometry import Box, union
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.prompt import Box
-from napari_medsam.session import Session
-from napari_medsam.settings import Settings
+from napari_medsam.session.session import Session
+from napari_medsam.session.settings import Settings
 
 CHUNK, LABEL_CHUNK, SMALL = 1024, 256, 512
 LARGEST_PIECE = 2**22  # pixels: 4 Mpx, a hundredth of the plane
@@ -224,7 +224,7 @@ def boxes_for(side: int, count: int) -> Iterator[Box]:
 
 def time_figures(folder: Path, boxes: int) -> list[Figure]:
     """Boxes on fields that are not embedded, then the same boxes again, on both planes in turn."""
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     model = build_model("lite-medsam", "cpu")
     model.encode(model.prepare(np.zeros((256, 256, 3), np.uint8)))
@@ -294,7 +294,7 @@ def _child(probe: str, folder: Path, boxes: int) -> dict[str, float]:
 
 
 def _probe(which: str, folder: Path, boxes: int) -> dict[str, float]:
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     model = build_model("lite-medsam", "cpu")
     if which == "stock":

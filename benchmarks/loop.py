@@ -36,7 +36,7 @@ from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
 from napari_medsam.finetune.verdict import Contender, judge
 from napari_medsam.model.decoder_file import read_info
-from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
+from napari_medsam.model.local import MedSAM, build_model, load_decoder
 
 BASE = "lite-medsam-box"  # the decoder shipped with the package has learned from two of these sets
 VESSELS = FinetuneConfig(detail=4, visits=12000, shares=(1.0,))
@@ -194,11 +194,11 @@ def epoch(data: Path, cache: EmbeddingCache) -> Iterator[Figure]:
     """
     from paired import published_lite, ratio, take_turns
 
-    from napari_medsam.finetune.data import samples_of
     from napari_medsam.finetune.features import FeatureStore
-    from napari_medsam.finetune.loop import Fit
-    from napari_medsam.model.weights import build_decoder
-    from napari_medsam.segment.predict import DEFAULT_POLICY
+    from napari_medsam.finetune.fit import Fit
+    from napari_medsam.finetune.samples import samples_of
+    from napari_medsam.model.networks.weights import build_decoder
+    from napari_medsam.segment.segmenter import DEFAULT_POLICY
 
     model = build_model(BASE, "cpu")
     config = FinetuneConfig(epochs=1000, batch=4)

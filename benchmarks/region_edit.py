@@ -70,8 +70,8 @@ def measure(side: int, masks: int) -> list[Figure]:
 def _one_layer(viewer: Any, side: int, masks: int) -> dict[str, float]:
     """Median milliseconds by step, in a layer that is added and removed again."""
     from napari_medsam.document.objects import PlaneKey
-    from napari_medsam.ui.geometry import WorkAxes
-    from napari_medsam.ui.masks import MaskLayer
+    from napari_medsam.layers.geometry import WorkAxes
+    from napari_medsam.layers.masks import MaskLayer
 
     layer = viewer.add_labels(np.zeros((side, side), np.int32))
     canvas = MaskLayer(layer, WorkAxes(2, None))

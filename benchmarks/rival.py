@@ -120,7 +120,7 @@ class Ours:
     def __init__(self, folder: Path) -> None:
         import torch
 
-        from napari_medsam.model.medsam import build_model
+        from napari_medsam.model.local import build_model
 
         settings = json.loads((folder / "settings.json").read_text())
         torch.set_num_threads(settings["threads"])
@@ -134,7 +134,7 @@ class Ours:
         """A function from a box to its (H, W) mask, on an image of which nothing is known but what is stored."""
         from napari_medsam.embedding.cache import EmbeddingCache
         from napari_medsam.image.plane import Plane
-        from napari_medsam.segment.predict import Segmenter
+        from napari_medsam.segment.segmenter import Segmenter
 
         plane, segmenter = Plane.from_array(image, rgb=False), Segmenter(self.model, EmbeddingCache(store))
         return lambda box: segmenter.segment(plane, [box], field="auto")[0]
@@ -168,9 +168,9 @@ def cover(folder: Path) -> dict[str, Any]:
     from napari_medsam.image.contrast import Contrast, resolve_contrast
     from napari_medsam.image.field import Field
     from napari_medsam.image.plane import Plane
-    from napari_medsam.segment.policy import FieldPolicy, grid_field, grid_fields
-    from napari_medsam.segment.predict import predict
+    from napari_medsam.segment.fields import FieldPolicy, grid_field, grid_fields
     from napari_medsam.segment.prompt import boxes_in_plane
+    from napari_medsam.segment.segmenter import predict
 
     ours = Ours(folder)
     image, boxes = material(folder)

@@ -23,8 +23,8 @@ from window import timed_boxes
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.process import TrainingProcess
 from napari_medsam.finetune.request import TrainingRequest
+from napari_medsam.finetune.run import TrainingProcess
 
 
 def main() -> int:

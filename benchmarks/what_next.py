@@ -32,12 +32,12 @@ from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.evaluate.metrics import box_from_mask, dice_coefficient
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.data import planes_of
 from napari_medsam.finetune.request import TrainingRequest
+from napari_medsam.finetune.samples import planes_of
 from napari_medsam.finetune.train import train
 from napari_medsam.model.decoder_file import read_info
-from napari_medsam.model.medsam import build_model
-from napari_medsam.segment.predict import Segmenter
+from napari_medsam.model.local import build_model
+from napari_medsam.segment.segmenter import Segmenter
 
 SETS = ("ct_kidney_kits19", "us_breast_busi")
 CORRECTED = 4

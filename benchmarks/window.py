@@ -182,7 +182,7 @@ def _live_figures(boxes: int) -> list[Figure]:
 
 def _busy_figures(viewer: Any, dock: Any, boxes: int) -> list[Figure]:
     """Gaps while planes that are not cached are embedded, then prompts on the embedded plane meanwhile."""
-    from napari_medsam.embedding.scheduler import FieldRequest
+    from napari_medsam.embedding.embed import FieldRequest
     from napari_medsam.image.plane import Plane
 
     session = dock.controller.session

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_medsam import CuratedDataset, load_model
 from napari_medsam.curation.case import Case, CaseObject
-from napari_medsam.ui.samples import SAMPLES, read_sample
+from napari_medsam.samples import SAMPLES, read_sample
 
 
 def main(folder: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from napari_medsam import load_model
-from napari_medsam.ui.samples import SAMPLES, read_sample
+from napari_medsam.samples import SAMPLES, read_sample
 
 
 def main(out: str) -> None:

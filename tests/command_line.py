@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_medsam import cli
+from napari_medsam.cli import main as cli
 
 
 def run(*words: object) -> int:

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import sides_of
 from napari_medsam.errors import CaseError, CheckpointError, MedSAMError
-from napari_medsam.finetune.data import turned
+from napari_medsam.files import replacing
+from napari_medsam.finetune.samples import turned
 
 Point = dict[str, Any]
 

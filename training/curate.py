@@ -29,9 +29,9 @@ from corpus.sides import read_table
 from corpus.sources import find_sources
 from tqdm import tqdm
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.manifest import MANIFEST_NAME, read_manifest
 from napari_medsam.errors import CaseError, MedSAMError
+from napari_medsam.files import replacing
 from napari_medsam.image.contrast import Contrast
 
 

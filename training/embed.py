@@ -21,9 +21,9 @@ from corpus.shards import cut, shard_name
 from corpus.store import VERSION, Shard, shard_path
 from tqdm import tqdm
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.folder import scan
 from napari_medsam.errors import CaseError, MedSAMError
+from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
 
 

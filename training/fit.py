@@ -34,16 +34,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from napari_medsam.atomic import TEMPORARY_SUFFIX
 from napari_medsam.errors import CaseError, CheckpointError, MedSAMError, ModelError
+from napari_medsam.files import TEMPORARY_SUFFIX
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.data import moved_box
+from napari_medsam.finetune.samples import moved_box
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field, Frame
-from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.decoder_file import SUFFIX, DecoderInfo, write_decoder
-from napari_medsam.model.memory import keep_freed_memory
-from napari_medsam.model.weights import build_decoder, decoder_state, state_hash
-from napari_medsam.segment.prompt import Box
+from napari_medsam.model.networks.decoder import SamDecoder
+from napari_medsam.model.networks.weights import build_decoder, decoder_state, state_hash
+from napari_medsam.model.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class ModelStart:
     """One of the package's models, or a checkpoint file."""
 
     def load(self, name: str) -> Beginning:
-        from napari_medsam.model.medsam import build_model
+        from napari_medsam.model.local import build_model
 
         model = build_model(name, "cpu", backend="torch")
         if model.spec.decoder is not None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import Split
+from napari_medsam.files import replacing
 
 
 def pool(parts: Mapping[str, tuple[CuratedDataset, Split]], folder: Path, most: int, seed: int = 0) -> Path:

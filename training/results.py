@@ -29,14 +29,14 @@ from baselines import read_config, save, train_unet
 from pool import pool, split_rows, write_split
 from tasks import read_comparison
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import read_split, sides_of
 from napari_medsam.errors import CaseError, MedSAMError
+from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
-from napari_medsam.model.memory import keep_freed_memory
+from napari_medsam.model.runtime.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
 CONFIGS = HERE / "configs"

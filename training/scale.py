@@ -119,7 +119,7 @@ def measured(dataset: Path, store: Path, images: str, repeats: int = 8) -> Input
     from corpus.store import EmbeddingStore
     from fit import ModelStart
 
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     about = EmbeddingStore(store).about
     shards = list(EmbeddingStore(store).shards())

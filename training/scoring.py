@@ -22,14 +22,10 @@ from napari_medsam.curation.split import sides_of
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.errors import CaseError
 from napari_medsam.evaluate.measure import Burden, measure
-from napari_medsam.evaluate.metrics import (
-    bbox_of,
-    dice_coefficient,
-    normalized_surface_distance,
-    nsd_tolerance,
-)
+from napari_medsam.evaluate.metrics import dice_coefficient, normalized_surface_distance, nsd_tolerance
 from napari_medsam.finetune.pictures import TRUTH, around, contoured
 from napari_medsam.finetune.verdict import TOLERANCE, Contender, Judged, judge
+from napari_medsam.geometry import bbox_of
 
 Row = dict[str, Any]
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_medsam.curation.dataset import CuratedDataset
-    from napari_medsam.segment.predict import Segmenter, load_model
+    from napari_medsam.segment.segmenter import Segmenter, load_model
 
 try:
     __version__ = version("napari-medsam")
@@ -20,8 +20,8 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _LAZY = {
     "CuratedDataset": "napari_medsam.curation.dataset",
-    "Segmenter": "napari_medsam.segment.predict",
-    "load_model": "napari_medsam.segment.predict",
+    "Segmenter": "napari_medsam.segment.segmenter",
+    "load_model": "napari_medsam.segment.segmenter",
 }
 
 __all__ = ["CuratedDataset", "Segmenter", "__version__", "load_model"]

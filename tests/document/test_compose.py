@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds, still_corrected
-from napari_medsam.document.objects import Bounds, ObjectRecord, Patch, PlaneKey
+from napari_medsam.document.objects import ObjectRecord, PlaneKey
+from napari_medsam.document.overlap import Policy
+from napari_medsam.geometry import Bounds, Box, Patch
 from napari_medsam.image.field import whole_field
-from napari_medsam.segment.paste import Policy
-from napari_medsam.segment.predict import Prediction
-from napari_medsam.segment.prompt import Box
+from napari_medsam.segment.prediction import Prediction
 
 SHAPE = (12, 14)
 WHOLE: Bounds = (0, 0, *SHAPE)

@@ -9,10 +9,10 @@ import pytest
 
 from napari_medsam.document.compose import note_stroke, redraw
 from napari_medsam.document.history import Found, History
-from napari_medsam.document.objects import Bounds, Document, Patch, PlaneKey, union
+from napari_medsam.document.objects import Document, PlaneKey
+from napari_medsam.geometry import Bounds, Box, Patch, union
 from napari_medsam.image.field import whole_field
-from napari_medsam.segment.predict import Prediction
-from napari_medsam.segment.prompt import Box
+from napari_medsam.segment.prediction import Prediction
 
 SHAPE = (20, 20)
 WHOLE: Bounds = (0, 0, *SHAPE)

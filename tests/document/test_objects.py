@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_medsam.document.objects import PALETTE, Document, Patch, PlaneKey, intersection, union
+from napari_medsam.document.objects import PALETTE, Document, PlaneKey
+from napari_medsam.geometry import Box, Patch, intersection, union
 from napari_medsam.image.field import whole_field
-from napari_medsam.segment.predict import Prediction
-from napari_medsam.segment.prompt import Box
+from napari_medsam.segment.prediction import Prediction
 
 KEY, OTHER = PlaneKey((0, None, None), (1, 2)), PlaneKey((1, None, None), (1, 2))
 BOX = Box(0, 0, 4, 4)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_medsam.embedding.scheduler import FieldRequest
+from napari_medsam.embedding.embed import FieldRequest
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.image.plane import Plane

@@ -15,7 +15,7 @@ import pytest
 from embedding_fakes import FakeModel, make_plane, make_request
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.scheduler import embed
+from napari_medsam.embedding.embed import embed
 from napari_medsam.image.plane import Plane
 
 FIELDS = 20

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
-from napari_medsam.embedding.scheduler import FieldRequest, embed
+from napari_medsam.embedding.embed import FieldRequest, embed
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, Frame, read_field, whole_field
 from napari_medsam.image.plane import Plane

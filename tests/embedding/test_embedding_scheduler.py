@@ -13,7 +13,8 @@ import pytest
 from embedding_fakes import FakeModel, Gate, fingerprint, make_plane, make_request
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.scheduler import Embedding, EmbeddingScheduler, Progress, embed
+from napari_medsam.embedding.embed import Embedding, embed
+from napari_medsam.embedding.scheduler import EmbeddingScheduler, Progress
 from napari_medsam.errors import CheckpointError, ImageError, ModelError
 from napari_medsam.image.contrast import Contrast
 

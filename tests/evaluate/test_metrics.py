@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from napari_medsam.evaluate.metrics import (
-    bbox_of,
-    box_from_mask,
-    dice_coefficient,
-    normalized_surface_distance,
-)
+from napari_medsam.evaluate.metrics import box_from_mask, dice_coefficient, normalized_surface_distance
 from napari_medsam.evaluate.surface import surface_elements
+from napari_medsam.geometry import bbox_of
 
 
 def _wavy_masks(ndim: int) -> tuple[np.ndarray, np.ndarray]:

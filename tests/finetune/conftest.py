@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from finetune_fakes import PatchEncoder, tiny_model
 
-from napari_medsam.model.medsam import MedSAM
+from napari_medsam.model.local import MedSAM
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import torch
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.data import Sample, samples_of
+from napari_medsam.finetune.samples import Sample, samples_of
 from napari_medsam.image.field import Frame
-from napari_medsam.model.decoder import MaskDecoder, SamDecoder
-from napari_medsam.model.host import EncoderHost
-from napari_medsam.model.medsam import MedSAM
-from napari_medsam.model.registry import ModelSpec
-from napari_medsam.model.weights import state_hash
-from napari_medsam.segment.predict import DEFAULT_POLICY
+from napari_medsam.model.catalogue import ModelSpec
+from napari_medsam.model.local import MedSAM
+from napari_medsam.model.networks.decoder import MaskDecoder, SamDecoder
+from napari_medsam.model.networks.weights import state_hash
+from napari_medsam.model.runtime.host import EncoderHost
+from napari_medsam.segment.segmenter import DEFAULT_POLICY
 
 SIDE = 64
 FRAME = Frame(SIDE)

@@ -10,10 +10,10 @@ from finetune_fakes import FRAME, MemoryCache, PatchEncoder, disc_case, disc_sam
 
 from napari_medsam.errors import Cancelled
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.data import samples_of
 from napari_medsam.finetune.features import FeatureStore
-from napari_medsam.model.medsam import MedSAM
-from napari_medsam.segment.predict import DEFAULT_POLICY
+from napari_medsam.finetune.samples import samples_of
+from napari_medsam.model.local import MedSAM
+from napari_medsam.segment.segmenter import DEFAULT_POLICY
 
 ONE = 256 * 16 * 16 * 2
 

@@ -23,10 +23,10 @@ from napari_medsam.finetune.verdict import (
     verdict_of,
     worst_first,
 )
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Box
 
 NAMES = {"new": "mine", "current": "old", "released": "lite"}
 PLANE = Plane.from_array(np.full((90, 120, 3), 40, np.uint8), rgb=True, name="plane")

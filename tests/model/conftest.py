@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from napari_medsam.model.decoder import SamDecoder
-from napari_medsam.model.medsam import MedSAM, build_model
-from napari_medsam.model.tinyvit import TinyViT
+from napari_medsam.model.local import MedSAM, build_model
+from napari_medsam.model.networks.decoder import SamDecoder
+from napari_medsam.model.networks.tinyvit import TinyViT
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_medsam.errors import CheckpointError
+from napari_medsam.model.catalogue import find_model, same_encoder, without_decoder
 from napari_medsam.model.decoder_file import (
     HEADER,
     DecoderInfo,
@@ -22,8 +23,7 @@ from napari_medsam.model.decoder_file import (
     rewrite_info,
     write_decoder,
 )
-from napari_medsam.model.medsam import MedSAM, load_decoder
-from napari_medsam.model.registry import find_model, same_encoder, without_decoder
+from napari_medsam.model.local import MedSAM, load_decoder
 
 
 def changed(model: MedSAM, by: float = 0.01) -> dict[str, torch.Tensor]:

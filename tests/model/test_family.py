@@ -10,8 +10,8 @@ import torch
 
 from napari_medsam.errors import CheckpointError, ImageError
 from napari_medsam.image.field import Field, Frame
-from napari_medsam.model.family import family_frame, prepare_pixels, settle_family
-from napari_medsam.model.registry import ModelSpec, find_model
+from napari_medsam.model.catalogue import ModelSpec, find_model
+from napari_medsam.model.families.family import family_frame, prepare_pixels, settle_family
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_a_renamed_copy_of_the_published_sam_is_known_by_its_checksum(
     path = tmp_path / "copy.pth"
     path.write_bytes(b"weights")
     known = replace(find_model("sam-vit-b"), sha256=hashlib.sha256(b"weights").hexdigest(), size=7)
-    monkeypatch.setattr("napari_medsam.model.family.MODELS", {"sam-vit-b": known})
+    monkeypatch.setattr("napari_medsam.model.families.family.MODELS", {"sam-vit-b": known})
     assert settle_family(find_model(path), vit_state(768)).family == "sam"
     path.write_bytes(b"weighty")
     assert settle_family(find_model(path), vit_state(768)).family == "medsam"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_medsam.errors import CheckpointError, ModelError
+from napari_medsam.model.catalogue import MODELS, find_model, model_names
 from napari_medsam.model.decoder_file import DecoderInfo, read_info, write_decoder
 from napari_medsam.model.library import (
     decoder_path,
@@ -20,7 +21,6 @@ from napari_medsam.model.library import (
     own_decoders,
     rename_decoder,
 )
-from napari_medsam.model.registry import MODELS, find_model, model_names
 
 
 @pytest.fixture(autouse=True)

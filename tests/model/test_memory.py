@@ -6,12 +6,12 @@ import platform
 import subprocess
 import sys
 
-from napari_medsam.model.memory import keep_freed_memory
+from napari_medsam.model.runtime.memory import keep_freed_memory
 
 PROBE = """
 import resource, sys, threading
 import numpy as np
-from napari_medsam.model.memory import keep_freed_memory
+from napari_medsam.model.runtime.memory import keep_freed_memory
 
 def work():
     for _ in range(200):

@@ -10,12 +10,12 @@ import pytest
 import torch
 from conftest import randomise
 
+from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.checkpoint import checkpoint_path, load_state
-from napari_medsam.model.decoder import MaskDecoder, SamDecoder
-from napari_medsam.model.encoder import fuse_batch_norms
-from napari_medsam.model.registry import find_model
-from napari_medsam.model.tinyvit import TinyViT
-from napari_medsam.model.weights import build_decoder, build_encoder, decoder_state, encoder_state
+from napari_medsam.model.networks.decoder import MaskDecoder, SamDecoder
+from napari_medsam.model.networks.tinyvit import TinyViT
+from napari_medsam.model.networks.weights import build_decoder, build_encoder, decoder_state, encoder_state
+from napari_medsam.model.runtime.encoders import fuse_batch_norms
 
 BOXES = torch.tensor([[30.0, 40.0, 90.0, 120.0], [0.0, 0.0, 256.0, 256.0], [200.5, 10.25, 210.0, 33.0]])
 
@@ -156,7 +156,7 @@ def test_the_decoder_can_be_trained() -> None:
 
 def test_the_openvino_graph_agrees_with_the_module() -> None:
     ov = pytest.importorskip("openvino")
-    from napari_medsam.model.openvino_graph import tinyvit_graph
+    from napari_medsam.model.runtime.openvino_graph import tinyvit_graph
 
     small = randomise(TinyViT((16, 16, 24, 32), (1, 1, 2, 1), (1, 2, 2, 4), (3, 3, 4, 3), 8))
     pixels = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(4))
@@ -170,5 +170,5 @@ def test_importing_the_room_and_building_lite_raises_no_warning() -> None:
     import subprocess
     import sys
 
-    code = "from napari_medsam.model.medsam import build_model; build_model('lite-medsam', 'cpu')"
+    code = "from napari_medsam.model.local import build_model; build_model('lite-medsam', 'cpu')"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=200)

@@ -95,7 +95,7 @@ import multiprocessing, sys
 def refuse(*_):
     raise SystemExit("a process was started")
 multiprocessing.Process.start = refuse
-from napari_medsam.model.openvino_encoder import import_openvino
+from napari_medsam.model.runtime.openvino_encoder import import_openvino
 print(import_openvino().get_version())
 assert sys.modules["openvino_telemetry"] is None
 """

@@ -14,7 +14,7 @@ from napari_medsam.errors import CheckpointError
 from napari_medsam.model.decoder_file import DecoderInfo, write_decoder
 from napari_medsam.model.holder import Choice, ModelHolder
 from napari_medsam.model.library import decoder_path
-from napari_medsam.model.medsam import MedSAM
+from napari_medsam.model.local import MedSAM
 from napari_medsam.model.remote import RemoteMedSAM, start_model
 
 

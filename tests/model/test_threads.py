@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from napari_medsam.model.threads import map_single_threaded
+from napari_medsam.model.runtime.threads import map_single_threaded
 
 
 @pytest.fixture(autouse=True)

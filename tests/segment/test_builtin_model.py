@@ -10,9 +10,10 @@ from scipy import ndimage
 
 import napari_medsam
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.evaluate.metrics import bbox_of, dice_coefficient
+from napari_medsam.evaluate.metrics import dice_coefficient
+from napari_medsam.geometry import bbox_of
 from napari_medsam.image.field import Field
-from napari_medsam.segment.predict import Segmenter
+from napari_medsam.segment.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ import pytest
 
 from napari_medsam.embedding.embed import Embedding
 from napari_medsam.errors import ModelError, PromptError
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.contrast import Window
 from napari_medsam.image.field import Field, Frame, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.segment.clicks import SURE, answer, check_learned, click_box, lone_click
-from napari_medsam.segment.patch import Patch
-from napari_medsam.segment.policy import FieldPolicy
-from napari_medsam.segment.predict import Segmenter
+from napari_medsam.segment.fields import FieldPolicy
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Box, Point, Prompt
+from napari_medsam.segment.prompt import Point, Prompt
+from napari_medsam.segment.segmenter import Segmenter
 
 FRAME = Frame(256)
 

@@ -16,7 +16,8 @@ from napari_medsam import Segmenter, load_model
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding
 from napari_medsam.errors import PromptError
-from napari_medsam.evaluate.metrics import bbox_of, dice_coefficient
+from napari_medsam.evaluate.metrics import dice_coefficient
+from napari_medsam.geometry import Box, bbox_of
 from napari_medsam.image.contrast import Window
 from napari_medsam.image.field import Field, Frame, whole_field
 from napari_medsam.image.plane import Plane
@@ -28,8 +29,7 @@ from napari_medsam.segment.detail import (
     field_weights,
     fill,
 )
-from napari_medsam.segment.policy import FieldPolicy
-from napari_medsam.segment.prompt import Box
+from napari_medsam.segment.fields import FieldPolicy
 
 POLICY = FieldPolicy()
 SHAPE = (400, 500)

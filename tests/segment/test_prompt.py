@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from napari_medsam.errors import PromptError
-from napari_medsam.segment.prompt import Box, boxes_in_plane
+from napari_medsam.geometry import Box
+from napari_medsam.segment.prompt import boxes_in_plane
 
 
 def test_from_points_is_their_bounding_box() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fit import Beginning
 
-    from napari_medsam.model.medsam import MedSAM
+    from napari_medsam.model.local import MedSAM
 
 for folder in ("training", "tests/finetune"):
     sys.path.insert(0, str(Path(__file__).parents[2] / folder))

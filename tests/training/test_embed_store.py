@@ -21,10 +21,10 @@ from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.embedding.embed import FieldRequest
 from napari_medsam.embedding.embed import embed as embed_field
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.data import samples_of
+from napari_medsam.finetune.samples import samples_of
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Frame
-from napari_medsam.segment.policy import FieldPolicy
+from napari_medsam.segment.fields import FieldPolicy
 
 
 class FailingOnce:

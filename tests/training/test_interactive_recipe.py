@@ -17,8 +17,8 @@ from finetune_fakes import FRAME, PatchEncoder, tiny_model
 from PIL import Image
 
 from napari_medsam.model.decoder_file import read_info
-from napari_medsam.model.medsam import MedSAM
-from napari_medsam.model.weights import state_hash
+from napari_medsam.model.local import MedSAM
+from napari_medsam.model.networks.weights import state_hash
 
 TRAINING = Path(__file__).parents[2] / "training" / "interactive"
 DISCS = {"licence": "CC0-1.0", "modality": "discs", "labels": "instances", "fields": 2}

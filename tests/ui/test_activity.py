@@ -9,8 +9,8 @@ import pytest
 from ui_desk import Desk
 
 from napari_medsam.embedding.scheduler import IDLE, Progress
-from napari_medsam.ui import activity as activity_module
-from napari_medsam.ui.activity import LONG_S, Activity, Pace
+from napari_medsam.ui.qt import activity as activity_module
+from napari_medsam.ui.qt.activity import LONG_S, Activity, Pace
 
 FIELDS = 1000
 

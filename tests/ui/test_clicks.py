@@ -12,8 +12,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from ui_desk import Desk, filled
 
+from napari_medsam.demo.pointer import Pointer
 from napari_medsam.segment.prompt import Point
-from napari_medsam.ui.pointer import Pointer
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 NO, ALT, CONTROL = (

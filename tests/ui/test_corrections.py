@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ui_desk import Desk, filled
 
-from napari_medsam.ui.pointer import Pointer
+from napari_medsam.demo.pointer import Pointer
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 BRUSHED = slice(30, 50), slice(100, 140)  # across the upper edge of A

@@ -8,7 +8,7 @@ from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from ui_desk import Desk, corners, filled, named
 
-from napari_medsam.ui.pointer import Pointer
+from napari_medsam.demo.pointer import Pointer
 
 A, B, C = (40, 60, 120, 180), (150, 20, 220, 90), (150, 120, 200, 240)
 

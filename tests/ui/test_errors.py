@@ -10,8 +10,8 @@ from fake_medsam import FakeMedSAM
 from ui_desk import Desk, filled
 
 from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.settings import Settings
-from napari_medsam.ui import controls
+from napari_medsam.session.settings import Settings
+from napari_medsam.ui.dock.dock import controls
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 

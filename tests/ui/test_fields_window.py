@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ui_desk import Desk, filled
 
-from napari_medsam.settings import Settings
+from napari_medsam.session.settings import Settings
 
 SMALL, LARGE = (40, 60, 64, 92), (20, 30, 200, 220)
 

@@ -15,8 +15,8 @@ from fake_medsam import FakeMedSAM
 from napari.layers import Image
 from ui_desk import Desk, corners, named
 
-from napari_medsam.segment.predict import Segmenter
-from napari_medsam.ui.pointer import Pointer
+from napari_medsam.demo.pointer import Pointer
+from napari_medsam.segment.segmenter import Segmenter
 
 BOX = (41, 63, 123, 187)
 CORNERS = [(40.5, 62.5), (40.5, 186.5), (122.5, 186.5), (122.5, 62.5)]  # in data coordinates

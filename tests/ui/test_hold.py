@@ -7,8 +7,8 @@ import pytest
 from qtpy.QtWidgets import QWidget
 from ui_desk import Desk
 
-from napari_medsam.ui import hold as hold_module
-from napari_medsam.ui.pointer import Pointer, find_canvas
+from napari_medsam.demo.pointer import Pointer, find_canvas
+from napari_medsam.ui.qt import hold as hold_module
 
 
 @pytest.fixture

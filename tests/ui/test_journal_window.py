@@ -16,12 +16,12 @@ import pytest
 from fake_medsam import FakeMedSAM
 from ui_desk import Desk, corners, filled
 
-from napari_medsam.document.journal import journal_folder
-from napari_medsam.document.journal_format import object_entry
-from napari_medsam.document.leftover import find_leftovers
 from napari_medsam.image.identity import identify
-from napari_medsam.ui import layers as layers_module
-from napari_medsam.ui.leftover import DISCARD, SURE, describe
+from napari_medsam.journal.format import object_entry
+from napari_medsam.journal.recovery import find_leftovers
+from napari_medsam.journal.writer import journal_folder
+from napari_medsam.layers import make as layers_module
+from napari_medsam.ui.dock.recovery_row import DISCARD, SURE, describe
 
 A, B, C = (40, 60, 120, 180), (150, 20, 220, 90), (100, 150, 200, 240)
 
@@ -479,8 +479,8 @@ import napari, numpy as np
 from pathlib import Path
 from fake_medsam import FakeLoader, FakeMedSAM
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.settings import Settings
-from napari_medsam.ui.dock import MedSAMDock
+from napari_medsam.session.settings import Settings
+from napari_medsam.ui.dock.dock import MedSAMDock
 from qtpy.QtWidgets import QApplication
 from ui_desk import corners
 

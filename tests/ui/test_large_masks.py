@@ -9,8 +9,8 @@ import pytest
 import zarr
 from ui_desk import Desk, filled
 
-from napari_medsam.ui import layers as layers_module
-from napari_medsam.ui import masks as masks_module
+from napari_medsam.layers import make as layers_module
+from napari_medsam.layers import masks as masks_module
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from ui_desk import Desk, filled
 
+from napari_medsam.demo.pointer import Pointer
 from napari_medsam.document.objects import PlaneKey
+from napari_medsam.geometry import Box
+from napari_medsam.layers.geometry import WorkAxes
+from napari_medsam.layers.make import add_preview, show_preview
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Box
-from napari_medsam.ui.geometry import WorkAxes
-from napari_medsam.ui.layers import add_preview, show_preview
-from napari_medsam.ui.pointer import Pointer
 
 
 def test_the_mask_follows_the_drag_and_goes_with_it(mouse_desk: Desk, image: np.ndarray) -> None:

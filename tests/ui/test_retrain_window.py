@@ -17,10 +17,10 @@ from ui_desk import Desk
 
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError
-from napari_medsam.finetune.process import runs_folder
 from napari_medsam.finetune.request import TrainingRequest, write_request
+from napari_medsam.finetune.run import runs_folder
 from napari_medsam.model.library import own_decoders
-from napari_medsam.ui.retrain import RetrainPanel
+from napari_medsam.ui.retrain.panel import RetrainPanel
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 

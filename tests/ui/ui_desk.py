@@ -13,9 +13,9 @@ from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QTimer
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.settings import Settings
-from napari_medsam.ui.dock import MedSAMDock
-from napari_medsam.ui.work import Work
+from napari_medsam.layers.work import Work
+from napari_medsam.session.settings import Settings
+from napari_medsam.ui.dock.dock import MedSAMDock
 
 BoxEdges = Sequence[float]
 TIMEOUT_MS = 15_000

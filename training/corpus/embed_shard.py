@@ -12,10 +12,10 @@ from napari_medsam.curation.case import read_case
 from napari_medsam.embedding.embed import EncoderModel, FieldRequest, embed
 from napari_medsam.errors import CaseError, ImageError
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.data import Sample, samples_of
+from napari_medsam.finetune.samples import Sample, samples_of
 from napari_medsam.image.contrast import Contrast
-from napari_medsam.model.memory import keep_freed_memory
-from napari_medsam.segment.policy import FieldPolicy
+from napari_medsam.model.runtime.memory import keep_freed_memory
+from napari_medsam.segment.fields import FieldPolicy
 
 
 class Choice(Protocol):
@@ -33,7 +33,7 @@ class ModelChoice:
     device: str = "auto"
 
     def load(self) -> EncoderModel:
-        from napari_medsam.model.medsam import build_model
+        from napari_medsam.model.local import build_model
 
         return build_model(self.name, self.device)
 

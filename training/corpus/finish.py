@@ -18,9 +18,9 @@ from corpus.left_out import Left
 from corpus.plan import FOLDER, RunFolder, runs_of
 from corpus.shards import read_lines
 from corpus.sides import Copies, side_in_run, unnamed
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.sidecar import sidecar_path
 from napari_medsam.curation.split import ROLES
+from napari_medsam.files import replacing
 
 SHOWN = 24  # thumbnails of a run
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 from corpus.stream import Place
-from napari_medsam.atomic import replacing
 from napari_medsam.errors import CaseError
+from napari_medsam.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

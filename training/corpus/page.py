@@ -14,7 +14,7 @@ from pathlib import Path
 from corpus.finish import Tally
 from corpus.plan import FOLDER
 from corpus.thumbnails import sheet
-from napari_medsam.atomic import replacing
+from napari_medsam.files import replacing
 
 _LISTED = 2000  # lines of files left out on the page; the table beside it has them all
 _STYLE = """body{font:15px/1.45 sans-serif;max-width:1260px;margin:2em auto;padding:0 1em;color:#222}

@@ -23,9 +23,9 @@ from corpus.sources import Source
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.layout import tight_boxes
 from napari_medsam.curation.pixels import case_pixels, contrast_record, widened
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import PRESETS, Contrast, Window, resolve_contrast, window_channels
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.prompt import Box
 
 
 @dataclass(frozen=True, eq=False)

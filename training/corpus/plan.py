@@ -13,8 +13,8 @@ from corpus.job import Job
 from corpus.left_out import Left
 from corpus.pairing import Pair
 from corpus.shards import cut, read_lines, shard_name, write_lines
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.problem import BrokenCase
+from napari_medsam.files import replacing
 
 FOLDER = "curation"  # in the dataset: records, tables and the report
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napari_medsam.atomic import replacing
+from napari_medsam.files import replacing
 
 Item = TypeVar("Item")
 _LONGEST = 4  # times the usual size

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.losses import pull, round_loss
-from napari_medsam.model.decoder import SamDecoder
+from napari_medsam.model.networks.decoder import SamDecoder
 
 
 class Taught(nn.Module):

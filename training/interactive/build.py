@@ -24,12 +24,12 @@ from teach import Recipe, Teacher
 from torch import Tensor
 from validate import validate
 
-from napari_medsam.model.decoder import SamDecoder
+from napari_medsam.model.catalogue import INTERACTIVE
 from napari_medsam.model.decoder_file import DecoderInfo, write_decoder
-from napari_medsam.model.medsam import MedSAM, build_model
-from napari_medsam.model.memory import keep_freed_memory
-from napari_medsam.model.registry import INTERACTIVE
-from napari_medsam.model.weights import build_decoder
+from napari_medsam.model.local import MedSAM, build_model
+from napari_medsam.model.networks.decoder import SamDecoder
+from napari_medsam.model.networks.weights import build_decoder
+from napari_medsam.model.runtime.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
 BASE = "lite-medsam-box"

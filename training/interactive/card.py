@@ -12,7 +12,7 @@ from pictures import Source
 from teach import Recipe
 from validate import Figures
 
-from napari_medsam.atomic import replacing
+from napari_medsam.files import replacing
 
 
 def write_card(

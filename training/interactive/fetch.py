@@ -27,7 +27,7 @@ from typing import Any
 from PIL import Image
 from source_pictures import Picture, SourceError, Take, pictures
 
-from napari_medsam.atomic import replacing
+from napari_medsam.files import replacing
 
 
 @dataclass(frozen=True)

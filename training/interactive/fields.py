@@ -16,16 +16,15 @@ import numpy.typing as npt
 from pictures import Picture, Source, pictures_of
 from scipy import ndimage
 
-from napari_medsam.atomic import replacing
-from napari_medsam.evaluate.metrics import bbox_of
-from napari_medsam.finetune.data import target_on, turned
+from napari_medsam.files import replacing
+from napari_medsam.finetune.samples import target_on, turned
+from napari_medsam.geometry import Box, bbox_of
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Field, field_window, read_field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.model.medsam import MedSAM
-from napari_medsam.segment.policy import centred_field
-from napari_medsam.segment.predict import DEFAULT_POLICY
-from napari_medsam.segment.prompt import Box
+from napari_medsam.model.local import MedSAM
+from napari_medsam.segment.fields import centred_field
+from napari_medsam.segment.segmenter import DEFAULT_POLICY
 
 LEAST_LOGITS = 40  # an object of fewer is too small on this field to be clicked on
 MOST_OBJECTS = 30  # of a field

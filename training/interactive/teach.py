@@ -16,16 +16,16 @@ import torch
 from fields import Lesson
 from torch import Tensor
 
-from napari_medsam.evaluate.metrics import bbox_of
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.gradients import set_mean_gradients
 from napari_medsam.finetune.losses import pull, round_loss
-from napari_medsam.finetune.rounds import Habits, Plan, draw_plans, play
+from napari_medsam.finetune.simulated_user import Habits, Plan, draw_plans, play
+from napari_medsam.geometry import bbox_of
 from napari_medsam.image.field import Frame
-from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.model.threads import map_single_threaded
-from napari_medsam.model.weights import build_decoder
+from napari_medsam.model.networks.decoder import SamDecoder
+from napari_medsam.model.networks.weights import build_decoder
+from napari_medsam.model.runtime.threads import map_single_threaded
 
 MOST_LESSONS = 250  # of a source count; more of one teach little that is new
 

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from fields import Lesson
 
-from napari_medsam.evaluate.metrics import bbox_of, dice_coefficient
-from napari_medsam.finetune.clicks import next_click
-from napari_medsam.finetune.rounds import click_arrays
+from napari_medsam.evaluate.metrics import dice_coefficient
+from napari_medsam.finetune.simulated_clicks import next_click
+from napari_medsam.finetune.simulated_user import click_arrays
+from napari_medsam.geometry import bbox_of
 from napari_medsam.image.field import Frame
-from napari_medsam.model.decoder import SamDecoder
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.model.threads import map_single_threaded
+from napari_medsam.model.networks.decoder import SamDecoder
+from napari_medsam.model.runtime.threads import map_single_threaded
 from napari_medsam.segment.clicks import mask_prompt
 from napari_medsam.segment.correction import correction_of, settled, suggested
 

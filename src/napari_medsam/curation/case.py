@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.check import check_labels, normalised, present_labels
 from napari_medsam.curation.foreign import read_foreign
 from napari_medsam.curation.layout import (
@@ -36,6 +35,7 @@ from napari_medsam.curation.sidecar import (
     source_name,
     write_sidecar,
 )
+from napari_medsam.files import replacing
 
 MARKER = "napari_medsam_case"  # an array of this name tells our files from published ones
 ARRAYS = ("imgs", "gts", "spacing", "boxes", "predictions", MARKER)

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_medsam.atomic import TEMPORARY_SUFFIX
 from napari_medsam.curation.case import MARKER
 from napari_medsam.curation.manifest import (
     MANIFEST_NAME,
@@ -20,6 +19,7 @@ from napari_medsam.curation.manifest import (
 from napari_medsam.curation.npz import read_headers
 from napari_medsam.curation.problem import BrokenCase, NewerFormat
 from napari_medsam.curation.sidecar import read_sidecar
+from napari_medsam.files import TEMPORARY_SUFFIX
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.problem import BrokenCase
 from napari_medsam.curation.sidecar import field, read_json
+from napari_medsam.files import replacing
 
 MANIFEST_NAME = "dataset.json"
 MANIFEST_FORMAT = "napari-medsam dataset"

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.curation.case import Case
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast, Window, apply_window, resolve_contrast
 from napari_medsam.image.field import field_window
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.policy import FieldPolicy, centred_field
-from napari_medsam.segment.prompt import Box
+from napari_medsam.segment.fields import FieldPolicy, centred_field
 
 AS_IT_IS = [0.0, 255.0]
 

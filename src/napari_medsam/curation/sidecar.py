@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_medsam.atomic import replacing
 from napari_medsam.curation.layout import upstream_warnings
 from napari_medsam.curation.problem import BrokenCase, NewerFormat
+from napari_medsam.files import replacing
 
 if TYPE_CHECKING:
     from napari_medsam.curation.case import Case, CaseObject

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.document.objects import Bounds, ObjectRecord, Patch, intersection, union
-from napari_medsam.segment.paste import Policy, paste
+from napari_medsam.document.objects import ObjectRecord
+from napari_medsam.document.overlap import Policy, paste
+from napari_medsam.geometry import Bounds, Patch, intersection, union
 
 ReadRegion = Callable[[Bounds], npt.NDArray[np.integer]]
 """Reads the labels of one plane: bounds -> (h, w) integer labels."""

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.document.compose import ReadRegion, still_corrected
-from napari_medsam.document.objects import Bounds, Document, ObjectRecord, Patch, PlaneKey, union
+from napari_medsam.document.objects import Document, ObjectRecord, PlaneKey
+from napari_medsam.geometry import Bounds, Patch, union
 
 ReadPlane = Callable[[PlaneKey, Bounds], npt.NDArray[np.integer]]
 """Reads labels: (plane, bounds) -> (h, w) integer labels."""

@@ -8,13 +8,14 @@ from typing import Any
 
 from psygnal import Signal
 
-from napari_medsam.segment.patch import Bounds as Bounds
-from napari_medsam.segment.patch import Patch as Patch
-from napari_medsam.segment.patch import intersection as intersection
-from napari_medsam.segment.patch import union as union
-from napari_medsam.segment.predict import Prediction
-from napari_medsam.segment.prompt import Box, Point, Prompt
-from napari_medsam.segment.rounds import Trail, without_predictions
+from napari_medsam.geometry import Bounds as Bounds
+from napari_medsam.geometry import Box
+from napari_medsam.geometry import Patch as Patch
+from napari_medsam.geometry import intersection as intersection
+from napari_medsam.geometry import union as union
+from napari_medsam.segment.engine import Trail, without_predictions
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.prompt import Point, Prompt
 
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#ffe119", "#9a6324", "#469990")
 

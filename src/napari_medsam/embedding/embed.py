@@ -29,7 +29,7 @@ class EncodedFeatures(Protocol):
 
 
 class EncoderModel(Protocol):
-    """The part of a model that embedding needs; `napari_medsam.model.medsam.MedSAM` is one."""
+    """The part of a model that embedding needs; `napari_medsam.model.local.MedSAM` is one."""
 
     @property
     def name(self) -> str: ...

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
 from napari_medsam.evaluate.surface import surface_elements
+from napari_medsam.geometry import bbox_of
 
 CLINICAL_UNITS = MappingProxyType({"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1000.0})
 """Millimetres in each of the units in which clinical images give their spacing."""
@@ -68,17 +69,6 @@ def nsd_tolerance(
     if unit in CLINICAL_UNITS:
         return millimetres / CLINICAL_UNITS[unit]
     return pixels * float(np.mean(spacing))
-
-
-def bbox_of(mask: npt.ArrayLike) -> tuple[int, int, int, int] | None:
-    """The half-open bounding box (r0, c0, r1, c1) of a mask (H, W), in pixels; None when it is empty."""
-    inside = np.asarray(mask) != 0
-    if inside.ndim != 2:
-        raise ValueError(f"a bounding box is taken of a 2D mask, not of the shape {inside.shape}")
-    rows, cols = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if len(rows) == 0:
-        return None
-    return int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1
 
 
 def box_from_mask(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from napari_medsam.atomic import replacing
+from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.loop import FitState
+from napari_medsam.finetune.fit import FitState
 
 CHECKPOINT_NAME = "fit.pt"
 

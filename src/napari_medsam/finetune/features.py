@@ -13,12 +13,12 @@ from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
 from napari_medsam.embedding.memory import MemoryLayer
 from napari_medsam.errors import Cancelled
-from napari_medsam.finetune.data import Sample
+from napari_medsam.finetune.samples import Sample
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Field
 
 if TYPE_CHECKING:
-    from napari_medsam.model.medsam import MedSAM
+    from napari_medsam.model.local import MedSAM
 
 Place = tuple[int, Field]
 

@@ -10,8 +10,8 @@ from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
-from napari_medsam.atomic import replacing
 from napari_medsam.errors import CaseError
+from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
 
 REQUEST_NAME = "request.json"

@@ -21,18 +21,18 @@ from napari_medsam.curation.split import Split, sides_of
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.errors import Cancelled, CaseError, CheckpointError, ModelError
 from napari_medsam.finetune.checkpoint import drop_checkpoint, load_checkpoint, run_identity, save_checkpoint
-from napari_medsam.finetune.data import Sample, samples_of
 from napari_medsam.finetune.features import FeatureStore
-from napari_medsam.finetune.loop import Fit, Progress
+from napari_medsam.finetune.fit import Fit, Progress
 from napari_medsam.finetune.pictures import draw_worst
 from napari_medsam.finetune.request import TrainingRequest
+from napari_medsam.finetune.samples import Sample, samples_of
 from napari_medsam.finetune.verdict import Contender, Judged, judge, objects_to_judge, verdict_of
+from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.decoder_file import DecoderInfo, rewrite_info, write_decoder
 from napari_medsam.model.library import decoder_path, free_name, own_decoders
-from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
-from napari_medsam.model.registry import find_model
-from napari_medsam.model.weights import build_decoder
-from napari_medsam.segment.predict import DEFAULT_POLICY
+from napari_medsam.model.local import MedSAM, build_model, load_decoder
+from napari_medsam.model.networks.weights import build_decoder
+from napari_medsam.segment.segmenter import DEFAULT_POLICY
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]

@@ -12,19 +12,20 @@ import numpy.typing as npt
 
 from napari_medsam.curation.case import Case
 from napari_medsam.evaluate.metrics import (
-    bbox_of,
     box_from_mask,
     dice_coefficient,
     normalized_surface_distance,
     nsd_tolerance,
 )
-from napari_medsam.finetune.data import planes_of
+from napari_medsam.finetune.samples import planes_of
+from napari_medsam.geometry import bbox_of
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.predict import Prediction, Segmenter
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.cache import EmbeddingCache
-    from napari_medsam.model.medsam import MedSAM
+    from napari_medsam.model.local import MedSAM
 
 LEAST_OBJECTS = 5
 """Fewer held-out objects say nothing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_medsam.errors import CheckpointError, DownloadError
-from napari_medsam.model.registry import ModelSpec
+from napari_medsam.model.catalogue import ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

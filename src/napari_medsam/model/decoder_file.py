@@ -13,8 +13,8 @@ from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_medsam.atomic import replacing
 from napari_medsam.errors import CheckpointError
+from napari_medsam.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from napari_medsam.errors import Cancelled
 
 if TYPE_CHECKING:
-    from napari_medsam.model.protocol import Model
+    from napari_medsam.model.api import Model
 
 Loader = Callable[..., "Model"]
 
 
 def load_here(name: str, **options: Any) -> Model:
     """Load in this process, which cannot be stopped half-way."""
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     del options["stopping"]
     return build_model(name, **options)

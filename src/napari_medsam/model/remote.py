@@ -27,9 +27,9 @@ import numpy.typing as npt
 from napari_medsam import errors
 from napari_medsam.errors import Cancelled, ModelError
 from napari_medsam.image.field import Frame
-from napari_medsam.model.family import prepare_pixels
+from napari_medsam.model.catalogue import ModelSpec, find_model, same_encoder
+from napari_medsam.model.families.family import prepare_pixels
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.model.registry import ModelSpec, find_model, same_encoder
 
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -170,7 +170,7 @@ class RemoteDecoded:
 
 
 class RemoteMedSAM:
-    """A model in a `ModelProcess`, with the verbs of `napari_medsam.model.medsam.MedSAM`."""
+    """A model in a `ModelProcess`, with the verbs of `napari_medsam.model.local.MedSAM`."""
 
     def __init__(self, process: ModelProcess, loaded: dict[str, Any]) -> None:
         self._process = process

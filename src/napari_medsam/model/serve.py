@@ -21,9 +21,9 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from napari_medsam.errors import MedSAMError, ModelError
-from napari_medsam.model.medsam import MedSAM, build_model, load_decoder
-from napari_medsam.model.memory import keep_freed_memory
-from napari_medsam.model.registry import find_model, without_decoder
+from napari_medsam.model.catalogue import find_model, without_decoder
+from napari_medsam.model.local import MedSAM, build_model, load_decoder
+from napari_medsam.model.runtime.memory import keep_freed_memory
 
 Answer = tuple[Any, Any, dict[str, str]]
 

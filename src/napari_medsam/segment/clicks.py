@@ -15,19 +15,19 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_medsam.errors import PromptError
+from napari_medsam.geometry import Box, Patch, union
 from napari_medsam.image.field import Field, Frame
+from napari_medsam.model.api import knows_clicks
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.model.protocol import knows_clicks
 from napari_medsam.segment.correction import REACH, Correction, correction_of, settled, suggested
+from napari_medsam.segment.fields import FieldPolicy, centred_field
 from napari_medsam.segment.logits import LOGITS, mask_from_logits, shares_of_logits
-from napari_medsam.segment.patch import Patch, union
-from napari_medsam.segment.policy import FieldPolicy, centred_field
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Box, Point, Prompt
+from napari_medsam.segment.prompt import Point, Prompt
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.embed import Embedding
-    from napari_medsam.model.protocol import Model
+    from napari_medsam.model.api import Model
 
 SURE = 6.0
 """Logit of a pixel that an earlier mask covers; the opposite one outside. Decoders learn it so."""

@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.errors import PromptError
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field, whole_field
+from napari_medsam.segment.fields import FieldPolicy, grid_fields
 from napari_medsam.segment.logits import logits_in_field
-from napari_medsam.segment.policy import FieldPolicy, grid_fields
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Box
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.embed import Embedding
-    from napari_medsam.model.protocol import Model
+    from napari_medsam.model.api import Model
 
 MOST_DETAIL = 32
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.field import Field
-from napari_medsam.segment.patch import Patch
-from napari_medsam.segment.prompt import Box
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What the user drew for one object: a box, clicks. Boxes are half-open, in plane pixels, rows before columns."""
+"""What the user drew for one object: a box, clicks, or both."""
 
 from __future__ import annotations
 
@@ -11,47 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.errors import PromptError
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle [r0, r1) x [c0, c1) in plane pixels; pixel i covers [i, i + 1)."""
-
-    r0: float
-    c0: float
-    r1: float
-    c1: float
-
-    @classmethod
-    def from_points(cls, points: npt.ArrayLike) -> Box:
-        """The bounding box of points (k, 2) in (row, col). Raises PromptError for none or other shapes."""
-        array = np.asarray(points, dtype=np.float64)
-        if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
-            raise PromptError(f"A box needs points of shape (k, 2) in (row, col), not {array.shape}.")
-        (r0, c0), (r1, c1) = array.min(axis=0), array.max(axis=0)
-        return cls(float(r0), float(c0), float(r1), float(c1))
-
-    def clip(self, shape: tuple[int, int]) -> Box:
-        """The part of the box inside a plane of shape (H, W).
-
-        Raises PromptError when the box is not finite, has no area, or lies outside the plane.
-        """
-        edges = (self.r0, self.c0, self.r1, self.c1)
-        if not all(math.isfinite(edge) for edge in edges):
-            raise PromptError(f"{self} is not finite. Draw it again.")
-        if self.r1 <= self.r0 or self.c1 <= self.c0:
-            raise PromptError(f"{self} has no area. Drag it open: r0 < r1 and c0 < c1.")
-        height, width = shape
-        if self.r0 >= height or self.c0 >= width or self.r1 <= 0 or self.c1 <= 0:
-            raise PromptError(f"{self} lies outside the plane of {height} x {width} pixels. Draw it inside.")
-        return Box(max(self.r0, 0.0), max(self.c0, 0.0), min(self.r1, height), min(self.c1, width))
-
-    def array(self) -> npt.NDArray[np.float64]:
-        """(4,) float64: r0, c0, r1, c1."""
-        return np.array([self.r0, self.c0, self.r1, self.c1], dtype=np.float64)
-
-    def __str__(self) -> str:
-        return f"the box {self.r0:g},{self.c0:g},{self.r1:g},{self.c1:g}"
+from napari_medsam.geometry import Box
 
 
 @dataclass(frozen=True)

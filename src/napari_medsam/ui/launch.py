@@ -7,8 +7,8 @@ from pathlib import Path
 
 import napari
 
-from napari_medsam.ui.dock import MedSAMDock
-from napari_medsam.ui.samples import sample_layers
+from napari_medsam.samples import sample_layers
+from napari_medsam.ui.dock.dock import MedSAMDock
 
 WINDOW_SIZE = (1500, 920)
 

@@ -1,0 +1,1 @@
+"""The demo that drives the real window."""

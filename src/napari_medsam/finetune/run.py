@@ -1,0 +1,147 @@
+"""A training run in a process of its own: its memory is free when it ends, and the window never waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock, Thread, current_thread
+from typing import Any
+
+from napari_medsam.finetune.request import REQUEST_NAME, TrainingRequest, is_at_work, write_request
+
+Event = dict[str, Any]
+
+ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_RUNS"
+SHUTDOWN_S = 5.0
+ENDED_NAME = "ended.json"
+LAST = ("done", "stopped", "failed")
+
+
+def runs_folder() -> Path:
+    """The folder that NAPARI_MEDSAM_RUNS names, else one in the user's data folder. It is not made here."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("napari-medsam", appauthor=False) / "runs"
+
+
+def new_run_folder() -> Path:
+    """A name for a run's folder that no other has; it is made when the run starts."""
+    return runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def unfinished_runs() -> list[Path]:
+    """Folders of runs that were killed half-way, the newest first; `TrainingProcess` goes on with one.
+
+    Runs that another window is at are left out.
+    """
+    found = [path.parent for path in runs_folder().glob(f"*/{REQUEST_NAME}")]
+    killed = [folder for folder in found if not (folder / ENDED_NAME).exists() and not is_at_work(folder)]
+    return sorted(killed, reverse=True)
+
+
+class TrainingProcess:
+    """Starts a training run and hands on what it says.
+
+    on_event receives each event (see `train.train`) from a reader thread; the last one is `done`, `stopped` or
+    `failed`, always. folder: of the run; one that an earlier run of the same request left is gone on with. Raises
+    CaseError when the folder cannot be written.
+    """
+
+    def __init__(self, request: TrainingRequest, folder: Path, on_event: Callable[[Event], None]) -> None:
+        write_request(folder, request)
+        (folder / ENDED_NAME).unlink(missing_ok=True)
+        self.folder = folder
+        self.request = request
+        self._on_event = on_event
+        self._lock = Lock()
+        self._closed = False
+        self._log = (folder / "log.txt").open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "napari_medsam.finetune.worker", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={"OMP_WAIT_POLICY": "passive", **os.environ},
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            start_new_session=True,
+        )
+        self._reader = Thread(target=self._read, name="medsam-training", daemon=True)
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Ask the run to end and to keep the best decoder so far; `stopped` follows within two seconds."""
+        with self._lock, suppress(OSError, ValueError):
+            assert self._process.stdin is not None
+            self._process.stdin.write(b"stop\n")
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End the process at once, and the thread that listens to it; the run can be resumed."""
+        self._closed = True
+        if self.alive:
+            self._kill()
+        self._process.wait(SHUTDOWN_S)
+        if current_thread() is not self._reader:
+            self._reader.join(SHUTDOWN_S)
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            with suppress(OSError):
+                if stream is not None:
+                    stream.close()
+
+    def wait(self) -> int:
+        """Wait until the run has ended and return the process's status."""
+        status = self._process.wait()
+        self._reader.join(SHUTDOWN_S)
+        return status
+
+    def _kill(self) -> None:
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            with suppress(ProcessLookupError, PermissionError):  # macOS says so of one that has ended
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        last: Event | None = None
+        for line in self._process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:  # a line cut short by a kill
+                continue
+            last = event if event.get("kind") in LAST else None
+            if last is not None:
+                with suppress(OSError):  # a folder that is gone or full must not keep the news back
+                    (self.folder / ENDED_NAME).write_text(json.dumps(last))
+            self._tell(event)
+            if self._closed:  # maybe by the listener itself, and the stream with it
+                return
+        if last is None and not self._closed:
+            status = self._process.wait()
+            self._tell({"kind": "failed", "message": _epitaph(status, self.folder)})
+
+    def _tell(self, event: Event) -> None:
+        if not self._closed:
+            self._on_event(event)
+
+
+def _epitaph(status: int, folder: Path) -> str:
+    return (
+        f"The training process ended (status {status}); it may have run out of memory. Its last words are in "
+        f"{folder / 'log.txt'}. Start it again: it goes on from its last whole epoch."
+    )

@@ -1,0 +1,62 @@
+"""The training process: reads the request in its run's folder, writes one JSON event a line, ends when told to.
+
+A line on standard input asks it to stop and to keep the best decoder so far. When the stream closes, the program that
+wanted the decoder is gone: the process ends at once, and the run can be resumed from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from napari_medsam.errors import MedSAMError
+from napari_medsam.finetune.request import at_work, request_of
+from napari_medsam.model.runtime.memory import keep_freed_memory
+
+NICENESS = 15
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the stream
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)  # the window and its prompts go first
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
+
+    def emit(event: dict[str, Any]) -> None:
+        events.write(json.dumps(event) + "\n")
+
+    keep_freed_memory()
+    try:
+        from napari_medsam.finetune.train import train
+
+        with at_work(folder):
+            train(request_of(folder), folder, emit, stop.is_set)
+    except MedSAMError as error:
+        emit({"kind": "failed", "message": str(error)})
+    except MemoryError:
+        emit(
+            {
+                "kind": "failed",
+                "message": "Training ran out of memory. Close other programs, or use fewer cases.",
+            }
+        )
+    except Exception as error:
+        emit({"kind": "failed", "message": f"Training failed: {type(error).__name__}: {error}"})
+        raise
+
+
+def _listen(stop: threading.Event) -> None:
+    for _ in sys.stdin:
+        stop.set()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

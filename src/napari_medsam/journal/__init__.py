@@ -1,0 +1,1 @@
+"""What was made of an image, on disk as it changes, and found again."""

@@ -1,0 +1,289 @@
+"""One Labels layer as the canvas of a document: regions in and out, and what the user's brush did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_medsam.document.objects import PlaneKey
+from napari_medsam.errors import ImageError
+from napari_medsam.geometry import Bounds, Patch, intersection
+from napari_medsam.layers.geometry import WorkAxes
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """One undoable edit by the user: the pixels it changed, one array an axis, and their labels before and after.
+
+    A pixel may be listed more than once: the latest change of it first, the earliest last.
+    """
+
+    indices: tuple[npt.NDArray[np.intp], ...]
+    old: npt.NDArray[np.integer]
+    new: npt.NDArray[np.integer]
+
+
+LOOK_THROUGH_S = 1.0
+BLOCK = 2**22
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Parts of an array of about `BLOCK` elements or less that together are all of it."""
+    if int(np.prod(shape)) <= BLOCK:
+        yield tuple(slice(0, length) for length in shape)
+        return
+    axis = next(n for n, length in enumerate(shape) if length > 1)
+    step = max(1, BLOCK * shape[axis] // int(np.prod(shape)))
+    for start in range(0, shape[axis], step):
+        part = min(step, shape[axis] - start)
+        for inner in _blocks((*shape[:axis], part, *shape[axis + 1 :])):
+            yield tuple(
+                slice(start + cut.start, start + cut.stop) if n == axis else cut
+                for n, cut in enumerate(inner)
+            )
+
+
+class MaskLayer:
+    """Reads and writes the labels of single planes, in plane orientation.
+
+    ``painted(Stroke)`` is emitted after an edit that did not come from ``write``; ``refreshed()`` when the layer's
+    data may have changed in a way that cannot be told (undo, redo, new data); ``chosen(label)`` when the user picked
+    another label for the brush.
+    """
+
+    painted = Signal(object)
+    refreshed = Signal()
+    chosen = Signal(int)
+
+    def __init__(self, layer: Labels, axes: WorkAxes) -> None:
+        self.layer = layer
+        self._axes = axes
+        self._writing = False
+        self._choosing = False
+        layer.events.paint.connect(self._on_paint)
+        layer.events.set_data.connect(self._on_set_data)
+        layer.events.selected_label.connect(self._on_selected)
+
+    def close(self) -> None:
+        self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.set_data.disconnect(self._on_set_data)
+        self.layer.events.selected_label.disconnect(self._on_selected)
+
+    def largest(self, patience: float = LOOK_THROUGH_S) -> int:
+        """The largest label in use, looked for block by block for at most so many seconds.
+
+        Where that is not enough the result is at least half of what the type holds, which nobody counts up to.
+        """
+        data, found = self.layer.data, 0
+        deadline = time.monotonic() + patience
+        for block in _blocks(data.shape):
+            found = max(found, int(np.max(np.asarray(data[block]), initial=0)))
+            if time.monotonic() > deadline:
+                return max(found, self._capacity // 2)
+        return found
+
+    def shape(self, plane: PlaneKey) -> tuple[int, int]:
+        shape = self.layer.data.shape
+        return shape[self._axis(plane.displayed[0])], shape[self._axis(plane.displayed[1])]
+
+    def read(self, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+        """Copy the labels of a region: (r1 - r0, c1 - c0), rows and columns as displayed."""
+        region = np.array(self.layer.data[self._key(plane, bounds)])
+        row, col = plane.displayed
+        return region if row < col else region.T
+
+    def write(self, plane: PlaneKey, bounds: Bounds, labels: npt.NDArray[np.integer]) -> bool:
+        """Set a region to ``labels`` (h, w) as one undoable step; True if a pixel changed.
+
+        Raises ImageError when the layer's dtype cannot hold a label.
+        """
+        current = self.read(plane, bounds)
+        rows, cols = np.nonzero(labels != current)
+        if rows.size == 0:
+            return False
+        values = labels[rows, cols]
+        self.check(int(values.max()))
+        self._writing = True
+        try:
+            self.layer.data_setitem(self._indices(plane, rows + bounds[0], cols + bounds[1]), values)
+        finally:
+            self._writing = False
+        return True
+
+    def put(self, plane: PlaneKey, patch: Patch, label: int) -> None:
+        """Set the free pixels of a mask to a label, not as a step that undo takes back; ``refresh`` shows it.
+
+        Raises ImageError when the layer's dtype cannot hold the label.
+        """
+        self.check(label)
+        height, width = self.shape(plane)
+        bounds = intersection(patch.bounds, (0, 0, height, width))
+        if bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
+            return
+        region = self.read(plane, bounds)
+        region[patch.within(bounds) & (region == 0)] = label
+        row, col = plane.displayed
+        self.layer.data[self._key(plane, bounds)] = region if row < col else region.T
+
+    def refresh(self) -> None:
+        """Show what ``put`` has set."""
+        self._writing = True
+        try:
+            self.layer.refresh()
+        finally:
+            self._writing = False
+
+    def planes_of(self, stroke: Stroke, shown: PlaneKey) -> list[PlaneKey]:
+        """The planes that a stroke touched, as they lie in the view of ``shown``."""
+        fixed = list(self._fixed(shown))
+        if not fixed:
+            return [shown]
+        places = np.unique(np.stack([stroke.indices[axis] for axis in fixed]), axis=1).T
+        found = []
+        for place in places.tolist():
+            index = list(shown.index)
+            for axis, position in zip(fixed, place, strict=True):
+                if index[axis + self._axes.dropped] is not None:
+                    index[axis + self._axes.dropped] = int(position)
+            found.append(PlaneKey(tuple(index), shown.displayed))
+        return found
+
+    def choose(self, label: int) -> None:
+        """Make a label the one that the brush paints, where the layer's dtype can hold it."""
+        if label <= self._capacity:
+            self._choosing = True
+            try:
+                self.layer.selected_label = label
+            finally:
+                self._choosing = False
+
+    def check(self, label: int) -> None:
+        """Raises ImageError when the layer's dtype cannot hold a label."""
+        largest = self._capacity
+        if label > largest:
+            raise ImageError(
+                f"{self.layer.name}: its type {self.layer.data.dtype} ends at {largest}, object {label} "
+                "does not fit. Convert the labels to int32 (right click the layer, Convert data type)."
+            )
+
+    @property
+    def _capacity(self) -> int:
+        return int(np.iinfo(self.layer.data.dtype).max)
+
+    def stroke_bounds(self, stroke: Stroke, plane: PlaneKey) -> Bounds | None:
+        """Return the bounds of a stroke in one plane; None if it did not touch that plane."""
+        inside = self._inside(stroke.indices, plane)
+        if not inside.any():
+            return None
+        rows = stroke.indices[self._axis(plane.displayed[0])][inside]
+        cols = stroke.indices[self._axis(plane.displayed[1])][inside]
+        return int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1
+
+    def labels_touched(self, stroke: Stroke) -> set[int]:
+        """Labels that lost or gained pixels by the stroke, background left out."""
+        return {int(label) for label in np.union1d(stroke.old, stroke.new) if label}
+
+    def before(self, stroke: Stroke, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+        """Return the labels of a region as they were before the stroke: (h, w)."""
+        return self._with(stroke.indices, stroke.old, plane, bounds)
+
+    def after(self, stroke: Stroke, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+        """Return the labels of a region as they are after the stroke: (h, w).
+
+        napari tells of a stroke before or after it changes the data, depending on the tool.
+        """
+        return self._with(tuple(axis[::-1] for axis in stroke.indices), stroke.new[::-1], plane, bounds)
+
+    def _with(
+        self,
+        indices: tuple[npt.NDArray[np.intp], ...],
+        values: npt.NDArray[np.integer],
+        plane: PlaneKey,
+        bounds: Bounds,
+    ) -> npt.NDArray[np.integer]:
+        """Read a region and set those of the pixels that lie in it; of a pixel listed twice the last entry holds."""
+        region = self.read(plane, bounds)
+        rows = indices[self._axis(plane.displayed[0])] - bounds[0]
+        cols = indices[self._axis(plane.displayed[1])] - bounds[1]
+        inside = self._inside(indices, plane) & (rows >= 0) & (cols >= 0)
+        inside &= (rows < region.shape[0]) & (cols < region.shape[1])
+        region[rows[inside], cols[inside]] = values[inside]
+        return region
+
+    # ---------------------------------------------------------------------------------------------------------
+
+    def _axis(self, axis: int) -> int:
+        return axis - self._axes.dropped
+
+    def _fixed(self, plane: PlaneKey) -> dict[int, int]:
+        kept = enumerate(plane.index[self._axes.kept])
+        shown = {self._axis(axis) for axis in plane.displayed}
+        return {axis: position or 0 for axis, position in kept if axis not in shown}
+
+    def _key(self, plane: PlaneKey, bounds: Bounds) -> tuple[int | slice, ...]:
+        key: list[int | slice] = [slice(None)] * self.layer.data.ndim
+        for axis, position in self._fixed(plane).items():
+            key[axis] = position
+        key[self._axis(plane.displayed[0])] = slice(bounds[0], bounds[2])
+        key[self._axis(plane.displayed[1])] = slice(bounds[1], bounds[3])
+        return tuple(key)
+
+    def _indices(
+        self, plane: PlaneKey, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.intp], ...]:
+        fixed = self._fixed(plane)
+        arrays = {axis: np.full(rows.shape, position) for axis, position in fixed.items()}
+        arrays[self._axis(plane.displayed[0])] = rows
+        arrays[self._axis(plane.displayed[1])] = cols
+        return tuple(arrays[axis] for axis in range(self.layer.data.ndim))
+
+    def _inside(self, indices: tuple[npt.NDArray[np.intp], ...], plane: PlaneKey) -> npt.NDArray[np.bool_]:
+        inside = np.ones(indices[0].shape, dtype=bool)
+        for axis, position in self._fixed(plane).items():
+            inside &= indices[axis] == position
+        return inside
+
+    def _on_paint(self, event: Any) -> None:
+        if self._writing:
+            return
+        touched = [_touched(atom) for atom in reversed(event.value)]
+        if not touched:
+            return
+        indices = tuple(
+            np.concatenate(parts) for parts in zip(*(stroke.indices for stroke in touched), strict=True)
+        )
+        old = np.concatenate([stroke.old for stroke in touched])
+        self.painted.emit(Stroke(indices, old, np.concatenate([stroke.new for stroke in touched])))
+
+    def _on_selected(self) -> None:
+        if not self._choosing:
+            self.chosen.emit(int(self.layer.selected_label))
+
+    def _on_set_data(self) -> None:
+        if not self._writing:
+            self.refreshed.emit()
+
+
+def _touched(atom: Any) -> Stroke:
+    """Bring one entry of a napari paint event to a stroke; it lists masks or plain indices."""
+    if not hasattr(atom, "slice_key"):
+        indices = tuple(np.asarray(axis).ravel() for axis in atom[0])
+        old, new = (np.broadcast_to(np.asarray(values).ravel(), indices[0].shape) for values in atom[1:3])
+        return Stroke(indices, old, new)
+    starts = [int(part.start) for part in atom.slice_key]
+    shape = tuple(int(part.stop) - int(part.start) for part in atom.slice_key)
+    mask = np.ones(shape, dtype=bool) if atom.mask is None else np.asarray(atom.mask).reshape(shape)
+    inside = np.nonzero(mask)
+    old = np.asarray(atom.old_values)
+    old = old.reshape(shape)[inside] if atom.mask is None else old
+    indices = tuple(axis + start for axis, start in zip(inside, starts, strict=True))
+    return Stroke(indices, old, np.full(old.shape, atom.new_value, dtype=np.int64))

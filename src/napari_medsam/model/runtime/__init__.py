@@ -1,0 +1,1 @@
+"""Where and how networks run: encoder backends, devices, threads, memory."""

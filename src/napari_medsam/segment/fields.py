@@ -1,0 +1,108 @@
+"""Which field answers a box: the whole plane for what is large in it, a field around the box for what is small.
+
+The figures behind the defaults are in docs/fields.md; `benchmarks/accuracy.py --study` makes them again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from napari_medsam.geometry import Box
+from napari_medsam.image.field import Field, whole_field
+
+
+@dataclass(frozen=True)
+class FieldPolicy:
+    """How a field is chosen for a box.
+
+    context: side of a centred field over the box's longer side. wide_context: the same for a box of at least
+    `wide_from` of the plane's longer side; such an object is large enough to profit more from what surrounds it
+    than from being enlarged. whole_above: share of the plane's longer side from which a box is shown the whole
+    plane. smallest: least side of a field, in plane pixels. steps: centred fields have sides of 2 ** (n / steps),
+    so that a nudged box meets the same one. snap: their corners lie on a raster of side / snap. grid_room: least
+    side of a grid field over the box's longer side.
+    """
+
+    context: float = 2.0
+    wide_context: float = 3.0
+    wide_from: float = 0.1
+    whole_above: float = 0.5
+    smallest: int = 32
+    steps: int = 4
+    snap: int = 16
+    grid_room: float = 2.0
+
+
+def centred_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Field:
+    """The field around a box that gives the best mask: a square inside the plane, or the whole plane.
+
+    box: inside a plane of `shape` (H, W). A field that would cover the plane's shorter side is cut to it.
+    """
+    longest = max(box.r1 - box.r0, box.c1 - box.c0)
+    if longest >= policy.whole_above * max(shape):
+        return whole_field(shape)
+    wide = longest >= policy.wide_from * max(shape)
+    wanted = max((policy.wide_context if wide else policy.context) * longest, policy.smallest)
+    side = math.ceil(2 ** (math.ceil(policy.steps * math.log2(wanted) - 1e-9) / policy.steps))
+    if side >= max(shape):
+        return whole_field(shape)
+    raster = max(1, side // policy.snap)
+    row, height = _span((box.r0 + box.r1) / 2, side, shape[0], raster)
+    col, width = _span((box.c0 + box.c1) / 2, side, shape[1], raster)
+    return Field(row, col, height, width, "centred")
+
+
+def grid_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Field:
+    """The grid field that holds a box with the most room around it: side 2 ** k, stride half a side."""
+    longest = max(box.r1 - box.r0, box.c1 - box.c0)
+    side = 2 ** math.ceil(math.log2(max(policy.grid_room * longest, policy.smallest)) - 1e-9)
+    if side >= max(shape):
+        return whole_field(shape)
+    row, height = _span((box.r0 + box.r1) / 2, side, shape[0], side // 2)
+    col, width = _span((box.c0 + box.c1) / 2, side, shape[1], side // 2)
+    return Field(row, col, height, width, "grid")
+
+
+def grid_side(visible: tuple[int, int], policy: FieldPolicy) -> int:
+    """The side of the grid fields to embed ahead for a view of (h, w) plane pixels: what is drawn in a view is
+    seldom larger than half of it."""
+    return 1 << max(math.ceil(math.log2(max(policy.smallest, *visible)) - 1e-9) - 1, 5)
+
+
+def grid_fields(bounds: tuple[int, int, int, int], side: int, shape: tuple[int, int]) -> list[Field]:
+    """All grid fields of one side that meet bounds (r0, c0, r1, c1), those nearest to its middle first."""
+    if side >= max(shape):
+        return [whole_field(shape)]
+    r0, c0, r1, c1 = bounds
+    rows, cols = _starts(r0, r1, side, shape[0]), _starts(c0, c1, side, shape[1])
+    middle = ((r0 + r1) / 2, (c0 + c1) / 2)
+    fields = [
+        Field(row, col, min(side, shape[0]), min(side, shape[1]), "grid") for row in rows for col in cols
+    ]
+    return sorted(
+        fields,
+        key=lambda f: (
+            math.hypot(f.row + f.height / 2 - middle[0], f.col + f.width / 2 - middle[1]),
+            f.row,
+            f.col,
+        ),
+    )
+
+
+def _span(centre: float, side: int, length: int, raster: int) -> tuple[int, int]:
+    """(start, length) of a stretch of `side` around `centre` on a raster, moved inside 0..length."""
+    if side >= length:
+        return 0, length
+    start = round((centre - side / 2) / raster) * raster
+    return min(max(start, 0), length - side), side
+
+
+def _starts(first: int, last: int, side: int, length: int) -> list[int]:
+    """Starts of the grid stretches that meet first..last; the last one is moved inside the plane."""
+    if side >= length:
+        return [0]
+    stride = side // 2
+    low, high = max(first - side + 1, 0), min(last - 1, length - 1)
+    starts = {min(start, length - side) for start in range(-(-low // stride) * stride, high + 1, stride)}
+    return sorted(starts) or [min(low, length - side)]

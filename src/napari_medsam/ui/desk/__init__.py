@@ -1,0 +1,1 @@
+"""What one window owns: controller, journals, decoders, the training run."""

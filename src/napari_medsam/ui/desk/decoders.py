@@ -1,0 +1,117 @@
+"""Which decoder a viewer uses: switching, the way back, and what a training run brings."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_medsam.errors import MedSAMError
+from napari_medsam.model.catalogue import find_model, without_decoder
+
+if TYPE_CHECKING:
+    from napari_medsam.finetune.request import TrainingRequest
+    from napari_medsam.finetune.run_state import RunView
+    from napari_medsam.ui.desk.controller import Controller
+
+
+class Decoders(QObject):  # type: ignore[misc]
+    """The decoder in use, and the one before it.
+
+    Signals: ``changed()`` when the user's decoders are others, ``switched(name)`` when another model is in use.
+    """
+
+    changed = Signal()
+    switched = Signal(str)
+
+    def __init__(self, controller: Controller, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._controller = controller
+        self._left: str | None = None
+        self._shown = self.in_use
+        controller.configured.connect(self._on_configured)
+
+    @property
+    def in_use(self) -> str:
+        return self._controller.session.settings.model
+
+    @property
+    def previous(self) -> str | None:
+        """What one click goes back to: the model used before, else what the decoder in use was judged against.
+
+        None where there is nothing to go back to.
+        """
+        for name in (self._left, *_forebears(self.in_use)):
+            if name is not None and name != self.in_use and _detail_of(name) is not None:
+                return name
+        return None
+
+    def use(self, name: str) -> None:
+        """Switch to a model or decoder; the detail it was trained for goes with it."""
+        details = (_detail_of(self.in_use) or 1, _detail_of(name) or 1)
+        self._controller.configure(**self._controller.session.settings.choosing(name, details))
+
+    def back(self) -> None:
+        """Go back to `previous`; a second call comes forth again."""
+        name = self.previous
+        if name is not None:
+            self.use(name)
+
+    def renamed(self, old: str, new: str) -> None:
+        """Keep the decoder in use, or on the way back, under its new name."""
+        if self._left == old:
+            self._left = new
+        if self.in_use == old:
+            left = self._left
+            self._controller.configure(model=new)
+            self._left = left
+        self.changed.emit()
+
+    def before_delete(self, name: str) -> None:
+        """Let go of a decoder that will be gone: its model's own one takes over."""
+        if self.in_use == name:
+            with suppress(MedSAMError):
+                self.use(without_decoder(find_model(name)))
+        if self._left == name:
+            self._left = None
+
+    def take(self, request: TrainingRequest, view: RunView) -> str:
+        """What a finished run means here: an adopted decoder is used at once. Returns what to tell the user."""
+        if view.decoder is None:
+            return view.message
+        self.changed.emit()
+        if not view.adopted:
+            return view.message
+        if self.in_use != request.current:
+            return f"{view.message} It is not used yet: you chose {self.in_use} meanwhile."
+        self.use(view.name)
+        return f"{view.message} It is in use now."
+
+    def _on_configured(self) -> None:
+        if self.in_use != self._shown:
+            self._left, self._shown = self._shown, self.in_use
+            self.switched.emit(self.in_use)
+
+
+def _detail_of(name: str) -> int | None:
+    """The detail of a model; None where it does not exist any more."""
+    try:
+        return find_model(name).detail
+    except MedSAMError:
+        return None
+
+
+def _forebears(name: str) -> tuple[str | None, ...]:
+    """The decoder that a decoder was judged against, and its model's own one."""
+    try:
+        spec = find_model(name)
+    except MedSAMError:
+        return ()
+    if spec.decoder is None:
+        return ()
+    from napari_medsam.model.decoder_file import read_info
+
+    verdict = read_info(spec.decoder).verdict or {}
+    current = verdict.get("current")
+    return (current if isinstance(current, str) else None, without_decoder(spec))

@@ -1,0 +1,133 @@
+"""A training run as the window has it: the process, what is known of it, and few enough updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_medsam.finetune.request import TrainingRequest, request_of
+from napari_medsam.finetune.run import TrainingProcess, new_run_folder, unfinished_runs
+from napari_medsam.finetune.run_state import RunView, follow
+from napari_medsam.ui.qt.bridge import MainThread, single_shot
+
+Begin = Callable[[TrainingRequest, Path, Callable[[dict[str, Any]], None]], Any]
+
+TELL_MS = 250  # events come with every step; a person reads four lines a second at most
+REAP_MS = 200
+REAP_TURNS = 50  # then a process that does not end after its last word is killed
+
+
+class Training(QObject):  # type: ignore[misc]
+    """At most one run at a time. ``begin`` starts its process (a test's fake, or `TrainingProcess`).
+
+    Signals, in the main thread: ``changed(RunView)`` a few times a second, ``ended(TrainingRequest, RunView)`` once
+    a run. A run goes on while the panel that shows it is closed, and ends with `close`; then it can be resumed.
+    """
+
+    changed = Signal(object)
+    ended = Signal(object, object)
+
+    def __init__(self, begin: Begin = TrainingProcess, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._begin = begin
+        self._main = MainThread(self)
+        self._lock = Lock()
+        self._view = RunView()
+        self._run = 0
+        self._pending = False
+        self._process: Any = None
+        self._retired: list[tuple[Any, int]] = []
+        self.request: TrainingRequest | None = None
+        self.folder: Path | None = None
+        self._tell_timer, self._reap_timer = single_shot(self, self._tell), QTimer(self)
+        self._reap_timer.timeout.connect(self._reap)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def view(self) -> RunView:
+        """What is known of the run that goes on, or of the last one."""
+        return self._view
+
+    def start(self, request: TrainingRequest, folder: Path | None = None) -> None:
+        """Start a run; with the folder of an unfinished one, go on with that. Raises CaseError: nothing to write to."""
+        assert not self.running
+        folder = folder or new_run_folder()
+        self._run += 1
+        self._view, self.request, self.folder = RunView(request.name), request, folder
+        self._process = self._begin(request, folder, partial(self._on_event, self._run))
+        self.changed.emit(self._view)
+
+    def resume(self, folder: Path) -> None:
+        """Go on with a run that was killed. Raises CaseError when its request cannot be read."""
+        self.start(request_of(folder), folder)
+
+    def unfinished(self) -> list[Path]:
+        """Folders of runs that were killed half-way, the newest first; not the one that goes on now."""
+        now = self.folder if self.running else None
+        return [folder for folder in unfinished_runs() if folder != now]
+
+    def stop(self) -> None:
+        """Ask the run to end; the best decoder so far is kept."""
+        if self.running:
+            self._process.stop()
+            with self._lock:
+                self._view = replace(self._view, stopping=True)
+            self.changed.emit(self._view)
+
+    def close(self) -> None:
+        """End the run at once; it can be resumed. Nothing is emitted afterwards."""
+        self._run += 1
+        for timer in (self._tell_timer, self._reap_timer):
+            timer.stop()
+        retired, self._retired = self._retired, []
+        process, self._process = self._process, None
+        for one in (*(one for one, _ in retired), process):
+            if one is not None:
+                one.close()
+
+    def _on_event(self, run: int, event: dict[str, Any]) -> None:
+        """Called by the process's reader thread."""
+        with self._lock:
+            if run != self._run:
+                return
+            self._view = follow(self._view, event)
+            first, self._pending = not self._pending, True
+        if first:
+            self._main.post(partial(self._tell_soon, run))
+
+    def _tell_soon(self, run: int) -> None:
+        if run == self._run and not self._tell_timer.isActive():
+            self._tell_timer.start(0 if self._view.ended else TELL_MS)
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._pending, view = False, self._view
+        if view.ended and self._process is not None:
+            self._retired.append((self._process, REAP_TURNS))
+            self._process = None
+            self._reap_timer.start(REAP_MS)
+            self.changed.emit(view)
+            self.ended.emit(self.request, view)
+        elif self._process is not None:
+            self.changed.emit(view)
+
+    def _reap(self) -> None:
+        """Let a process that said its last word put its files away, then close it."""
+        waiting = []
+        for process, turns in self._retired:
+            if process.alive and turns:
+                waiting.append((process, turns - 1))
+            else:
+                process.close()
+        self._retired = waiting
+        if not waiting:
+            self._reap_timer.stop()

@@ -1,0 +1,106 @@
+"""What a training run is to do, as the user says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QSpinBox, QWidget
+
+from napari_medsam.finetune.config import VIEWS, FinetuneConfig
+from napari_medsam.finetune.request import TrainingRequest
+from napari_medsam.model.catalogue import find_model, without_decoder
+from napari_medsam.segment.detail import MOST_DETAIL
+
+AUTO_EPOCHS = 0
+
+
+class TrainingSettings(QWidget):  # type: ignore[misc]
+    """Name, epochs, detail, views, seed and split; ``split_changed()`` when the cases would be divided otherwise."""
+
+    split_changed = Signal()
+
+    def __init__(self, detail: int = 1, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.name = QLineEdit()
+        self.name.setToolTip("What the new decoder is called; a number is added to a name that is taken")
+        self.epochs = _spin(AUTO_EPOCHS, 1000, AUTO_EPOCHS, "How often each object is learned from")
+        self.epochs.setSpecialValueText("auto")
+        self.detail = _spin(
+            1,
+            MOST_DETAIL,
+            detail,
+            "Above 1: for thin structures, learned and found piece by piece on finer fields",
+        )
+        self.views = _spin(
+            1, VIEWS, 1, "Above 1: each field is embedded turned and mirrored too; slower at first, once"
+        )
+        self.seed = _spin(
+            0, 10_000, 0, "Of the split, the order and the boxes: the same seed, the same decoder"
+        )
+        self.table = QLineEdit()
+        self.table.setPlaceholderText("by group")
+        self.table.setToolTip(
+            "A CSV file with lines of stem,train|val|test; empty: whole groups, drawn by the seed"
+        )
+        self.choose = QPushButton("...")
+        self.choose.setFixedWidth(28)
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Name", self.name)
+        form.addRow("Epochs", _beside(self.epochs, ("Seed", self.seed)))
+        form.addRow("Detail", _beside(self.detail, ("Views", self.views)))
+        row = QHBoxLayout()
+        row.addWidget(self.table)
+        row.addWidget(self.choose)
+        form.addRow("Split", row)
+        self.seed.valueChanged.connect(self.split_changed)
+        self.table.editingFinished.connect(self.split_changed)
+        self.choose.clicked.connect(self._choose_table)
+
+    @property
+    def split(self) -> Path | None:
+        text = self.table.text().strip()
+        return Path(text).expanduser() if text else None
+
+    def request(self, dataset: Path, current: str, device: str) -> TrainingRequest:
+        """The run asked for, against the model or decoder in use. Raises MedSAMError for one that is gone."""
+        return TrainingRequest(
+            dataset=dataset,
+            name=self.name.text().strip() or dataset.name or "decoder",
+            base=without_decoder(find_model(current)),
+            current=current,
+            config=FinetuneConfig(
+                epochs=self.epochs.value() or None,
+                detail=self.detail.value(),
+                views=self.views.value(),
+                seed=self.seed.value(),
+            ),
+            device=device,
+            split=self.split,
+        )
+
+    def _choose_table(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(self, "A table of stem,role", "", "Tables (*.csv);;All (*)")
+        if chosen:
+            self.table.setText(chosen)
+            self.split_changed.emit()
+
+
+def _spin(low: int, high: int, value: int, tip: str) -> QSpinBox:
+    box = QSpinBox()
+    box.setRange(low, high)
+    box.setValue(value)
+    box.setKeyboardTracking(False)
+    box.setToolTip(tip)
+    return box
+
+
+def _beside(first: QWidget, second: tuple[str, QWidget]) -> QHBoxLayout:
+    from qtpy.QtWidgets import QLabel
+
+    row = QHBoxLayout()
+    row.addWidget(first, stretch=1)
+    row.addWidget(QLabel(second[0]))
+    row.addWidget(second[1], stretch=1)
+    return row
