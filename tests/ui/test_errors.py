@@ -11,7 +11,7 @@ from ui_desk import Desk, filled
 
 from napari_medsam.errors import CheckpointError, ModelError
 from napari_medsam.session.settings import Settings
-from napari_medsam.ui.dock.dock import controls
+from napari_medsam.ui.dock import controls
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 
