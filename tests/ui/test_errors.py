@@ -94,7 +94,7 @@ def test_another_model_answers_all_boxes_anew(open_desk: object, image: np.ndarr
 def test_labels_too_small_for_an_object_are_said(desk: Desk, image: np.ndarray) -> None:
     desk.open(image)
     labels = desk.viewer.add_labels(np.zeros(image.shape, np.uint8))
-    desk.work.attach_masks(labels)
+    desk.work.painting.attach(labels)
     desk.work.document.reserve(255)
     desk.add_boxes(A, wait=False)
     desk.wait(lambda: bool(desk.said))
@@ -111,7 +111,7 @@ def test_labels_of_the_users_own_type_are_used(desk: Desk, image: np.ndarray) ->
     own = np.zeros(image.shape, np.uint8)
     own[:20, :20] = 6
     labels = desk.viewer.add_labels(own)
-    desk.work.attach_masks(labels)
+    desk.work.painting.attach(labels)
     assert desk.add_boxes(A) == [7]
     assert labels.data.dtype == np.uint8
     assert np.array_equal(labels.data == 7, filled(image.shape, A))

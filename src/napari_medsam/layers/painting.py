@@ -2,98 +2,165 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from psygnal import Signal
 
 from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds
-from napari_medsam.document.history import History
-from napari_medsam.document.objects import Document, ObjectRecord, PlaneKey
+from napari_medsam.document.history import Found, History
+from napari_medsam.document.objects import ObjectRecord, PlaneKey
 from napari_medsam.errors import MedSAMError
 from napari_medsam.geometry import Bounds, Patch, intersection, union
 from napari_medsam.image.field import whole_field
+from napari_medsam.layers.geometry import shared_shape
+from napari_medsam.layers.make import METADATA_KEY, add_masks
 from napari_medsam.layers.masks import MaskLayer, Stroke
 from napari_medsam.segment.engine import Earlier
 from napari_medsam.segment.prediction import Prediction
 
 if TYPE_CHECKING:
-    from napari_medsam.document.overlap import Policy
+    from napari.layers import Labels
+
+    from napari_medsam.layers.stage import Stage
 
 
 class Painting:
-    """Draws the objects of one document and notes what the user painted.
+    """Draws the objects of one image into its labels and notes what the user painted.
 
-    ``policy()`` and ``class_id()`` give what is chosen now; ``corrected(id)`` is called for an object that the user has
-    painted on, ``notice(text)`` when a mask cannot be drawn.
+    ``painted(id)`` comes after an object's mask is in the labels; ``masks_changed(MaskLayer | None)`` when another
+    Labels layer (or none) takes the masks.
     """
 
-    def __init__(
-        self,
-        document: Document,
-        *,
-        policy: Callable[[], Policy],
-        class_id: Callable[[], int],
-        corrected: Callable[[int], None],
-        notice: Callable[[str], None],
-    ) -> None:
-        self.history = History(document)
-        self._document = document
-        self._policy = policy
-        self._class_id = class_id
-        self._corrected = corrected
-        self._notice = notice
+    painted = Signal(int)
+    masks_changed = Signal(object)
 
-    def draw(self, masks: MaskLayer, record: ObjectRecord) -> None:
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._document = stage.document
+        self._history = History(stage.document)
+
+    # the layer ----------------------------------------------------------------------------------------------
+
+    def fits(self, layer: Labels) -> bool:
+        """Whether a Labels layer can take the masks: it has the shape, and pixels that can be set."""
+        writable = not layer.multiscale and hasattr(layer.data, "__setitem__")
+        return writable and tuple(layer.data.shape) == shared_shape(self._stage.image, self._stage.axes)
+
+    def attach(self, layer: Labels, *, empty: bool = False) -> None:
+        """Use a Labels layer of the image's shape; labels already in it are never handed out again.
+
+        empty: it was made just now, so nobody need look for labels in it.
+        """
+        self.drop()
+        self._stage.masks = masks = MaskLayer(layer, self._stage.axes)
+        self._history.clear()
+        self._document.reserve(0 if empty else masks.largest())
+        masks.painted.connect(self._on_painted)
+        self.masks_changed.emit(masks)
+
+    def ready(self) -> MaskLayer:
+        """The labels that take the masks; a layer is made for them where there is none."""
+        stage = self._stage
+        if stage.masks is None:
+            layer = add_masks(stage.viewer, stage.image, stage.axes)
+            self.attach(layer, empty=True)
+            self._draw_all()
+            folder = layer.metadata[METADATA_KEY].get("folder")
+            if folder is not None:
+                stage.notice.emit(f"{layer.name}: too large for memory, so they are kept in {folder}.")
+        assert stage.masks is not None
+        return stage.masks
+
+    def drop(self) -> None:
+        if self._stage.masks is not None:
+            self._stage.masks.close()
+            self._stage.masks = None
+            self.masks_changed.emit(None)
+
+    # objects into labels ------------------------------------------------------------------------------------
+
+    def draw(self, object_id: int) -> None:
         """Put an object's newest prediction into the labels as one undoable step."""
-        self.history.drawn(record)
+        masks = self.ready()
+        self._draw(masks, self._document[object_id])
+        if masks.layer.mode == "pan_zoom":
+            masks.choose(object_id)
+        self.painted.emit(object_id)
+
+    def restore(self, object_id: int, earlier: Earlier) -> None:
+        """Put back the mask that an object had before, predicted or painted, as one undoable step."""
+        masks = self.ready()
+        if earlier.painted is None:
+            self._draw(masks, self._document.update(object_id, prediction=earlier.prediction, before=None))
+        else:
+            record, painted = self._document[object_id], earlier.painted
+            self._history.drawn(record)
+            field = whole_field(masks.shape(record.plane))
+            stand_in = Prediction(record.box, painted.row, painted.col, painted.mask, 0.0, "", field)
+            self._redraw(masks, replace(record, prediction=stand_in))
+            self._document.update(object_id, prediction=earlier.prediction, extent=painted.bounds)
+        self.painted.emit(object_id)
+
+    def remove(self, object_id: int) -> None:
+        """Take an object and its mask away; undo of the labels may bring both back."""
+        if object_id not in self._document:
+            return
+        self._stage.session.withdraw(self._document, object_id)
+        record = self._document[object_id]
+        self.erase(record)
+        self._history.deleted(record)
+        self._document.remove(object_id)
+
+    def erase(self, record: ObjectRecord) -> None:
+        """Take an object's mask off the labels; what it covered shows again."""
+        if self._stage.masks is not None:
+            self._redraw(self._stage.masks, record, erase=True)
+
+    def look(self) -> Found:
+        """See what undo or redo in the labels meant for the objects."""
+        masks = self._stage.masks
+        return Found() if masks is None else self._history.look(masks.read)
+
+    def _draw(self, masks: MaskLayer, record: ObjectRecord) -> None:
+        self._history.drawn(record)
         self._redraw(masks, record)
         patch = record.patch
         extent = patch.bounds if patch is not None and patch.mask.size else None
         self._document.update(record.id, extent=extent)
 
-    def restore(self, masks: MaskLayer, object_id: int, earlier: Earlier) -> None:
-        """Put back the mask that an object had before, predicted or painted, as one undoable step."""
-        if earlier.painted is None:
-            self.draw(masks, self._document.update(object_id, prediction=earlier.prediction, before=None))
-            return
-        record, painted = self._document[object_id], earlier.painted
-        self.history.drawn(record)
-        field = whole_field(masks.shape(record.plane))
-        stand_in = Prediction(record.box, painted.row, painted.col, painted.mask, 0.0, "", field)
-        self._redraw(masks, replace(record, prediction=stand_in))
-        self._document.update(object_id, prediction=earlier.prediction, extent=painted.bounds)
-
-    def draw_all(self, masks: MaskLayer) -> None:
+    def _draw_all(self) -> None:
         """Put the predictions into labels that are new; what was painted by hand went with the labels before them."""
+        masks = self._stage.masks
+        assert masks is not None
         for record in sorted(self._document, key=lambda entry: entry.turn):
             if record.prompt is None:
                 self._document.remove(record.id)
             elif record.prediction is not None:
-                self.draw(masks, self._document.update(record.id, before=None, extent=None))
+                self._draw(masks, self._document.update(record.id, before=None, extent=None))
 
-    def erase(self, masks: MaskLayer | None, record: ObjectRecord) -> None:
-        """Take an object's mask off the labels; what it covered shows again."""
-        if masks is not None:
-            self._redraw(masks, record, erase=True)
+    # strokes into objects -----------------------------------------------------------------------------------
 
-    def note(self, masks: MaskLayer, stroke: Stroke, planes: Iterable[PlaneKey]) -> None:
+    def _on_painted(self, stroke: Stroke) -> None:
         """Take a stroke of the user's over: corrections of objects, and labels that are new objects."""
-        self.history.edited()
+        masks = self._stage.masks
+        assert masks is not None
+        self._history.edited()
         touched = masks.labels_touched(stroke)
-        for key in planes:
+        for key in set(self._document.planes()) | self._stage.shown_keys():
             bounds = masks.stroke_bounds(stroke, key)
             if bounds is not None:
                 for label in touched:
                     self._note(masks, stroke, key, bounds, label)
+        self._stage.relabel()
 
     def _note(self, masks: MaskLayer, stroke: Stroke, key: PlaneKey, bounds: Bounds, label: int) -> None:
         record = self._document.get(label)
         if record is None:
             if (masks.after(stroke, key, bounds) == label).any():
                 empty = Patch(bounds[0], bounds[1], np.zeros((0, 0), dtype=bool))
-                self._document.add(key, None, self._class_id(), label)
+                self._document.add(key, None, self._stage.choices.class_id, label)
                 self._document.update(label, before=empty, extent=bounds)
             return
         if record.plane != key:
@@ -105,7 +172,7 @@ class Painting:
             after = masks.after(stroke, key, extent)
             before = note_stroke(record, after, masks.before(stroke, key, extent), extent)
         if before is not None:
-            self._corrected(label)
+            self._stage.session.withdraw(self._document, label)
         self._document.update(label, before=before, extent=extent)
 
     def _redraw(self, masks: MaskLayer, record: ObjectRecord, *, erase: bool = False) -> None:
@@ -116,19 +183,9 @@ class Painting:
         inside = intersection(bounds, (0, 0, height, width))
         others = self._document.in_plane(record.plane)
         region = masks.read(record.plane, inside)
-        drawn = redraw(region, inside, record, others, self._policy(), erase=erase)
+        drawn = redraw(region, inside, record, others, self._stage.choices.policy, erase=erase)
         try:
             masks.write(record.plane, inside, drawn)
         except MedSAMError as error:
             self._document.update(record.id, problem=str(error))
-            self._notice(str(error))
-
-
-def describe(document: Document, record: ObjectRecord) -> str:
-    """One line about an object: id, class, predicted IoU or what went wrong."""
-    name = document.class_of(record.class_id).name
-    if record.problem:
-        return f"{record.id} {name} !"
-    if record.corrected:
-        return f"{record.id} {name} (corrected)"
-    return f"{record.id} {name}" + (f" {record.prediction.iou:.2f}" if record.prediction else " ...")
+            self._stage.notice.emit(str(error))

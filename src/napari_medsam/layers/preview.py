@@ -10,8 +10,6 @@ from collections.abc import Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
-
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import MedSAMError
 from napari_medsam.geometry import Box
@@ -22,7 +20,7 @@ from napari_medsam.segment.prediction import Prediction
 if TYPE_CHECKING:
     from napari.layers import Labels, Shapes
 
-    from napari_medsam.layers.work import Work
+    from napari_medsam.layers.stage import Stage
 
 LEAST_PX = 8.0  # of the longer side on screen: a box that small says nothing yet
 
@@ -30,9 +28,9 @@ LEAST_PX = 8.0  # of the longer side on screen: a box that small says nothing ye
 class Preview:
     """Watches the mouse over the Shapes layer that it is attached to."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.layer: Labels | None = None
-        self._work = work
+        self._stage = stage
         self._shapes: Shapes | None = None
         self._drag = 0
         self._waiting: tuple[PlaneKey, Box] | None = None
@@ -50,14 +48,14 @@ class Preview:
             self._shapes.mouse_drag_callbacks.remove(self._on_drag)
             self._shapes = None
         layer, self.layer = self.layer, None
-        if layer is not None and layer in self._work.viewer.layers:
-            self._work.viewer.layers.remove(layer)
+        if layer is not None and layer in self._stage.viewer.layers:
+            self._stage.viewer.layers.remove(layer)
 
     def _on_drag(self, _layer: Shapes, event: Any) -> Generator[None, None, None]:
         yield
         while event.type == "mouse_move":
             # The tool that drags the shape may be told of the move after us.
-            QTimer.singleShot(0, partial(self._look_again, self._drag))
+            self._stage.later(partial(self._look_again, self._drag))
             yield
         self._end()
 
@@ -67,18 +65,18 @@ class Preview:
 
     def _look(self) -> None:
         """Ask for the box as it is now, or remember it until the decoder is free."""
-        shapes, work = self._shapes, self._work
-        if not work.choices.preview or shapes is None or len(shapes.selected_data) != 1:
+        shapes, stage = self._shapes, self._stage
+        if not stage.choices.preview or shapes is None or len(shapes.selected_data) != 1:
             return
         row = next(iter(shapes.selected_data))
         if row >= shapes.nshapes or shapes.shape_type[row] != "rectangle":
             return
         vertices = shapes.data[row]
-        if on_screen(vertices, shapes, work.viewer) < LEAST_PX:
+        if on_screen(vertices, shapes, stage.viewer) < LEAST_PX:
             return
         try:
-            key, box = box_of(vertices, shapes, work.viewer, work.image, work.axes)
-            self._waiting = key, box.clip(work.plane(key).shape)
+            key, box = box_of(vertices, shapes, stage.viewer, stage.image, stage.axes)
+            self._waiting = key, box.clip(stage.plane(key).shape)
         except MedSAMError:
             return
         self._ask()
@@ -88,8 +86,8 @@ class Preview:
             return
         (key, box), self._waiting = self._waiting, None
         self._asked = True
-        work = self._work
-        work.session.peek(work.plane(key), box, partial(self._arrived, self._drag, key))
+        stage = self._stage
+        stage.session.peek(stage.plane(key), box, partial(self._arrived, self._drag, key))
 
     def _arrived(self, drag: int, key: PlaneKey, found: Prediction | None) -> None:
         self._asked = False
@@ -98,10 +96,10 @@ class Preview:
         self._ask()
 
     def _show(self, key: PlaneKey, found: Prediction) -> None:
-        work = self._work
-        if self.layer is None or self.layer not in work.viewer.layers:
-            self.layer = add_preview(work.viewer, work.image, work.axes)
-        show_preview(self.layer, found, key, work.image, work.axes)
+        stage = self._stage
+        if self.layer is None or self.layer not in stage.viewer.layers:
+            self.layer = add_preview(stage.viewer, stage.image, stage.axes)
+        show_preview(self.layer, found, key, stage.image, stage.axes)
 
     def _end(self) -> None:
         """The drag is over: what is still to come of it is not shown."""

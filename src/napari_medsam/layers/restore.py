@@ -43,7 +43,7 @@ def put_back(work: Work, found: Recovered) -> Restored:
     for known in found.classes:
         work.document.set_class(known.id, known.name, known.color)
     ids = _new_ids(work, records)
-    masks = work.ready_masks()
+    masks = work.painting.ready()
     masks.check(max(ids.values()))
     for pixels in found.pixels:
         if _fits(pixels.plane, work) and pixels.patch.mask.any():
@@ -69,7 +69,7 @@ def _new_ids(work: Work, records: list[ObjectRecord]) -> dict[int, int]:
         twin = next((other for other in work.document if _same_place(other, record)), None)
         if twin is not None:
             ids[record.id] = twin.id
-            work.remove_object(twin.id)
+            work.painting.remove(twin.id)
             if work.prompts is not None:
                 work.prompts.take_off([twin.id])
     for record in records:  # in the order of their ids
@@ -125,7 +125,7 @@ def _show(work: Work, records: list[ObjectRecord], drawn: Mapping[int, Outline])
         work.prompts.add_all(vertices, {number: outline.kind for number, outline in drawn.items()})
     if any(record.points for record in records):
         if work.clicking.clicks is None:
-            work.show_clicks()  # with all that the document has
+            work.clicking.ready()  # with all that the document has
         else:
             work.clicking.show(*records)
     work.relabel()

@@ -1,46 +1,22 @@
-"""From a document and its layers to cases on disk.
+"""Copies what is to be exported out of a document and its layers.
 
-What the window must do (copy labels, list objects) is done by ``snapshot`` in the main thread; what takes time
-(reading pixels, compressing, writing) by ``write`` in any thread, so the window never waits for the disk.
+This is done in the main thread; what takes time (reading pixels, compressing, writing) is done by
+``curation.snapshot.write`` in any thread, so the window never waits for the disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_medsam.curation.case import Case, CaseObject
-from napari_medsam.curation.dataset import CuratedDataset
-from napari_medsam.curation.manifest import ClassEntry
-from napari_medsam.curation.pixels import case_pixels, contrast_record
-from napari_medsam.document.objects import ObjectClass, ObjectRecord, PlaneKey
+from napari_medsam.curation.snapshot import PlaneSnapshot
+from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import CaseError
-from napari_medsam.image.contrast import Contrast
-from napari_medsam.image.plane import Plane
 
 if TYPE_CHECKING:
     from napari_medsam.layers.work import Work
     from napari_medsam.session.session import Session
-
-
-@dataclass(frozen=True, eq=False)
-class PlaneSnapshot:
-    """All that becomes one case: the plane, its labels (H, W), its objects and where it came from."""
-
-    plane: Plane
-    labels: npt.NDArray[np.integer]
-    records: tuple[ObjectRecord, ...]
-    classes: tuple[ObjectClass, ...]
-    contrast: Contrast
-    model: dict[str, str]
-    source: dict[str, Any]
-    group: str
-    unit: str
 
 
 def snapshot(work: Work, session: Session) -> list[PlaneSnapshot]:
@@ -75,47 +51,6 @@ def corrected_planes(works: Iterable[Work], session: Session) -> list[PlaneSnaps
     return taken
 
 
-def write(folder: Path, snapshots: Iterable[PlaneSnapshot]) -> list[Path]:
-    """Write one case a snapshot into the dataset at ``folder`` and return the .npz paths. Any thread.
-
-    An earlier export of the same pixels is replaced; the same content twice is one case. Raises CaseError.
-    """
-    dataset = CuratedDataset(folder, create=True)
-    entries = tuple(snapshots)
-    classes = {
-        found.id: ClassEntry(found.id, found.name, found.color)
-        for entry in entries
-        for found in entry.classes
-    }
-    return dataset.extend(map(to_case, entries), classes=classes.values(), replace=True)
-
-
-def to_case(entry: PlaneSnapshot) -> Case:
-    """Turn a snapshot into a case: pixels as the model saw them, objects numbered from 1."""
-    plane = entry.plane
-    boxes = [record.box.clip(plane.shape) for record in entry.records if record.box is not None]
-    imgs, window = case_pixels(plane, entry.contrast, boxes)
-    present = [int(label) for label in np.unique(entry.labels) if label > 0]
-    gts = np.zeros(entry.labels.shape, dtype=np.uint8 if len(present) <= 255 else np.uint16)
-    known = {record.id: record for record in entry.records}
-    objects = []
-    for number, label in enumerate(present, start=1):
-        gts[entry.labels == label] = number
-        objects.append(_case_object(number, label, known.get(label), entry))
-    return Case(
-        imgs=imgs,
-        gts=gts,
-        spacing=plane.spacing,
-        objects=tuple(objects),
-        source=entry.source,
-        contrast=contrast_record(entry.contrast, window),
-        field="whole",
-        model=entry.model,
-        group=entry.group,
-        unit=entry.unit,
-    )
-
-
 def _snapshot_plane(work: Work, session: Session, key: PlaneKey) -> PlaneSnapshot:
     assert work.masks is not None
     height, width = work.masks.shape(key)
@@ -147,28 +82,3 @@ def _snapshot_plane(work: Work, session: Session, key: PlaneKey) -> PlaneSnapsho
         group=Path(path).stem if path else image.name,
         unit=str(image.units[key.displayed[0]]),
     )
-
-
-def _case_object(number: int, label: int, record: ObjectRecord | None, entry: PlaneSnapshot) -> CaseObject:
-    names = {found.id: found.name for found in entry.classes}
-    if record is None:  # painted by hand, never announced
-        return CaseObject(number, names.get(1, "object"), 1, corrected=True, source_label=label)
-    box, found = record.box, record.prediction
-    return CaseObject(
-        label=number,
-        class_name=names.get(record.class_id, f"class {record.class_id}"),
-        class_id=record.class_id,
-        box=None if box is None else (box.r0, box.c0, box.r1, box.c1),
-        predicted=None if found is None else found.full(entry.plane.shape),
-        corrected=record.corrected,
-        predicted_iou=None if found is None else found.iou,
-        source_label=label,
-        prompts=_points(record),
-    )
-
-
-def _points(record: ObjectRecord) -> dict[str, Any]:
-    """The clicks as the sidecar has them: (row, col, 1 on the object or 0 beside it), in their order."""
-    if not record.points:
-        return {}
-    return {"points": [[point.row, point.col, int(point.positive)] for point in record.points]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QTimer
 
 from napari_medsam.document.objects import Document
 from napari_medsam.embedding.cache import EmbeddingCache
@@ -17,7 +17,8 @@ from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.layers.geometry import displayed_plane, layer_shape
 from napari_medsam.layers.make import METADATA_KEY
-from napari_medsam.layers.work import Choices, Work
+from napari_medsam.layers.stage import Choices
+from napari_medsam.layers.work import Work
 from napari_medsam.model.api import knows_clicks
 from napari_medsam.model.holder import Loader
 from napari_medsam.model.remote import start_model
@@ -110,7 +111,10 @@ class Controller(QObject):  # type: ignore[misc]
         if layer is None or (self.work is not None and self.work.image is layer):
             return
         found = next((work for work in self._works if work.image is layer), None)
-        self._put_to_work(found or self._take_on(Work(self.viewer, layer, self.session, self.choices)))
+        self._put_to_work(found or self._take_on(self._new_work(layer)))
+
+    def _new_work(self, layer: Image, channel_axis: int | None = None) -> Work:
+        return Work(self.viewer, layer, self.session, self.choices, self.later, channel_axis)
 
     def _take_on(self, work: Work) -> Work:
         self._works.append(work)
@@ -139,8 +143,8 @@ class Controller(QObject):  # type: ignore[misc]
         if self._owner(chosen) is None:
             if isinstance(chosen, Shapes):
                 work.attach_prompts(chosen)
-            elif isinstance(chosen, Labels) and work.fits(chosen):
-                work.attach_masks(chosen)
+            elif isinstance(chosen, Labels) and work.painting.fits(chosen):
+                work.painting.attach(chosen)
         work.ready_layers()
 
     def click_objects(self) -> None:
@@ -194,6 +198,10 @@ class Controller(QObject):  # type: ignore[misc]
     def post(self, function: Callable[[], None]) -> None:
         """Run a function in the main thread, from any thread; not any more once this is closed."""
         self._main.post(lambda: None if self._closed else function())
+
+    def later(self, function: Callable[[], object], seconds: float = 0.0) -> None:
+        """Run a function once the event loop is back, or so many seconds later; not any more once this is closed."""
+        QTimer.singleShot(round(seconds * 1000), lambda: None if self._closed else function())
 
     def say(self, text: str, *, warn: bool = False) -> None:
         self.said.emit(text)
@@ -295,7 +303,7 @@ class Controller(QObject):  # type: ignore[misc]
             elif isinstance(layer, Shapes) and work.prompts is not None and layer is work.prompts.layer:
                 work.drop_prompts()
             elif isinstance(layer, Labels) and work.masks is not None and layer is work.masks.layer:
-                work.drop_masks()
+                work.painting.drop()
             elif (clicks := work.clicking.clicks) is not None and layer is clicks.layer:
                 work.clicking.drop()
 
@@ -318,7 +326,7 @@ class Controller(QObject):  # type: ignore[misc]
     def _begin_anew(self, work: Work, channel_axis: int | None) -> None:
         """The axes or the size of an image mean something else now: its objects do not fit any more."""
         self._let_go(work)
-        fresh = self._take_on(Work(self.viewer, work.image, self.session, self.choices, channel_axis))
+        fresh = self._take_on(self._new_work(work.image, channel_axis))
         for known in work.document.classes:
             fresh.document.set_class(known.id, known.name, known.color)
         if work is self.work:
@@ -330,9 +338,9 @@ class Controller(QObject):  # type: ignore[misc]
         work.image.events.contrast_limits.connect(self._on_contrast_limits)
         work.image.events.set_data.connect(self._on_refresh)
         work.notice.connect(self.say)
-        work.hint.connect(self._on_hint)
+        work.clicking.hint.connect(self._on_hint)
         work.asked.connect(self._on_asked)
-        work.masks_changed.connect(self._watch_masks)
+        work.painting.masks_changed.connect(self._watch_masks)
 
     def _unwatch(self, work: Work) -> None:
         for name in IMAGE_EVENTS:

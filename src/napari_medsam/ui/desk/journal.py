@@ -128,7 +128,7 @@ class WorkJournal:
             (document.changed, self._note),
             (document.removed, self._note),
             (document.classes_changed, self._note_more),
-            (self.work.masks_changed, self._on_masks),
+            (self.work.painting.masks_changed, self._on_masks),
         ]
 
     def _on_added(self, object_id: int) -> None:

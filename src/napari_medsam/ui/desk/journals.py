@@ -17,7 +17,7 @@ from napari_medsam.layers.restore import put_back
 from napari_medsam.ui.desk.journal import WorkJournal
 
 if TYPE_CHECKING:
-    from napari_medsam.layers.snapshot import PlaneSnapshot
+    from napari_medsam.curation.snapshot import PlaneSnapshot
     from napari_medsam.layers.work import Work
     from napari_medsam.ui.desk.controller import Controller
 

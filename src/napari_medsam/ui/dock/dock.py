@@ -236,24 +236,18 @@ class MedSAMDock(QScrollArea):  # type: ignore[misc]
         if work is None:
             self.controller.say("Open an image and draw a box first.")
             return None
-        from napari_medsam.layers import (
-            snapshot as export,  # pulls in the curation room: not before it is needed
-        )
+        # They pull in the curation room: not before it is needed.
+        from napari_medsam.curation.snapshot import write
+        from napari_medsam.layers.snapshot import corrected_planes, snapshot
 
         try:
-            taken = (
-                export.corrected_planes(self.controller.works, session)
-                if corrected
-                else export.snapshot(work, session)
-            )
+            taken = corrected_planes(self.controller.works, session) if corrected else snapshot(work, session)
         except MedSAMError as error:
             self.controller.say(str(error))
             return None
         self.export.setEnabled(False)
         saved = self.controller.journals.exporting(taken)
-        return self.in_background(
-            partial(export.write, target, taken), partial(self._exported, target, saved)
-        )
+        return self.in_background(partial(write, target, taken), partial(self._exported, target, saved))
 
     def in_background(
         self, work: Callable[[], Result], then: Callable[[Future[Result]], None]

@@ -1,0 +1,141 @@
+"""What all that works on one image stands on: the viewer, the image with its planes, the document and its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from psygnal import Signal
+
+from napari_medsam.document.objects import Document, ObjectRecord, PlaneKey
+from napari_medsam.document.overlap import Policy
+from napari_medsam.errors import MedSAMError
+from napari_medsam.geometry import Bounds
+from napari_medsam.image.plane import Plane
+from napari_medsam.layers.geometry import (
+    WorkAxes,
+    displayed_plane,
+    layer_shape,
+    neighbours,
+    plane_of,
+    view_bounds,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+    from napari_medsam.layers.masks import MaskLayer
+    from napari_medsam.layers.prompts import PromptLayer
+    from napari_medsam.session.session import Session
+
+NEAR = 2  # steps of a slider that are embedded ahead
+
+
+class Later(Protocol):
+    """Runs a function in the owner's thread once the work of the moment is done, or so many seconds later."""
+
+    def __call__(self, function: Callable[[], object], seconds: float = 0.0) -> None: ...
+
+
+@dataclass
+class Choices:
+    """What the dock's controls say; shared by all images of a viewer."""
+
+    policy: Policy = "corrected"
+    class_id: int = 1
+    preview: bool = True
+
+
+class Stage:
+    """One image in a viewer, its document, and the layers that are attached to it at the moment.
+
+    ``notice(text)`` is something to tell the user; ``asked()`` comes when a box was drawn or clicked whose mask is now
+    awaited.
+    """
+
+    notice = Signal(str)
+    asked = Signal()
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        image: Image,
+        session: Session,
+        choices: Choices,
+        later: Later,
+        channel_axis: int | None = None,
+    ) -> None:
+        self.viewer = viewer
+        self.image = image
+        self.session = session
+        self.choices = choices
+        self.later = later
+        self.axes = WorkAxes(image.ndim, channel_axis)
+        self.shape = layer_shape(image)
+        self.document = Document()
+        self.prompts: PromptLayer | None = None
+        self.masks: MaskLayer | None = None
+        self._planes: dict[PlaneKey, Plane] = {}
+
+    # planes -------------------------------------------------------------------------------------------------
+
+    def shown_plane(self) -> Plane:
+        """The plane on screen. Raises ImageError when there is none; see ``geometry.displayed_plane``."""
+        return self.plane(displayed_plane(self.viewer, self.image, self.axes))
+
+    def shown_keys(self) -> set[PlaneKey]:
+        """The plane on screen, or nothing where there is none."""
+        try:
+            return {displayed_plane(self.viewer, self.image, self.axes)}
+        except MedSAMError:
+            return set()
+
+    def following(self) -> list[Plane]:
+        """The slices next to the one on screen, nearest first."""
+        key = displayed_plane(self.viewer, self.image, self.axes)
+        return [self.plane(near) for near in neighbours(key, self.image, self.axes, NEAR)]
+
+    def view(self, plane: Plane) -> Bounds:
+        """The part of a plane that is on screen, in its pixels."""
+        return view_bounds(self.image, PlaneKey(plane.index[: self.image.ndim], plane.displayed))
+
+    def plane(self, key: PlaneKey) -> Plane:
+        if key not in self._planes:
+            self._planes[key] = plane_of(self.image, key, self.axes)
+        return self._planes[key]
+
+    def forget_planes(self) -> None:
+        """The image's pixels or transforms changed: boxes that still wait for a mask are asked anew."""
+        self._planes.clear()
+        self.session.forget()
+        self.predict(self.session.awaited(self.document))
+
+    # objects ------------------------------------------------------------------------------------------------
+
+    def predict(self, object_ids: Iterable[int]) -> None:
+        """Ask for the masks of some objects; each plane's are decoded together."""
+        by_plane: dict[PlaneKey, list[int]] = {}
+        for object_id in object_ids:
+            by_plane.setdefault(self.document[object_id].plane, []).append(object_id)
+        for key, members in by_plane.items():
+            self.session.request(self.document, members, self.plane(key))
+
+    def relabel(self) -> None:
+        """Bring the text and colour of every shape up to date."""
+        if self.prompts is None:
+            return
+        texts = {record.id: describe(self.document, record) for record in self.document}
+        colors = {record.id: self.document.class_of(record.class_id).color for record in self.document}
+        self.prompts.label(texts, colors, {record.id: record.class_id for record in self.document})
+
+
+def describe(document: Document, record: ObjectRecord) -> str:
+    """One line about an object: id, class, predicted IoU or what went wrong."""
+    name = document.class_of(record.class_id).name
+    if record.problem:
+        return f"{record.id} {name} !"
+    if record.corrected:
+        return f"{record.id} {name} (corrected)"
+    return f"{record.id} {name}" + (f" {record.prediction.iou:.2f}" if record.prediction else " ...")
