@@ -28,8 +28,8 @@ def main() -> int:
     options = parser.parse_args()
     with open_desk() as (viewer, dock):
         show_embedded(viewer, dock, synthetic_image(0))
-        dock.draw.click()
-        wait_until(lambda: not dock.progress.isVisible(), 60)
+        dock.tools.draw.click()
+        wait_until(lambda: not dock.progress.bar.isVisible(), 60)
         times = 1000 * np.array(timed_rounds(viewer, dock, options.rounds))
     boxes, clicks = times.T
     ratio = float(np.percentile(clicks, 95) / np.percentile(boxes, 95))
@@ -62,7 +62,7 @@ def timed_rounds(viewer: Any, dock: Any, count: int) -> list[tuple[float, float]
     for _ in range(count):
         r0, c0 = rng.integers(20, 300, 2)
         height, width = rng.integers(60, 180, 2)
-        dock.draw.click()
+        dock.tools.draw.click()
         painted.clear()
         began = drag_box(viewer, (r0, c0, r0 + height, c0 + width))
         wait_until(lambda: bool(painted), 30)

@@ -34,8 +34,8 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, open_desk() as (viewer, dock):
         show_embedded(viewer, dock, synthetic_image(0))
-        dock.draw.click()
-        wait_until(lambda: not dock.progress.isVisible(), 60)
+        dock.tools.draw.click()
+        wait_until(lambda: not dock.progress.bar.isVisible(), 60)
         before = _measured(viewer, dock, arguments.boxes)
         training = _training(Path(folder))
         try:

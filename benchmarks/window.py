@@ -149,7 +149,7 @@ def _first_mask(viewer: Any, dock: Any) -> dict[str, float]:
     dock.controller.painted.connect(painted.append)
     start = time.perf_counter()
     viewer.add_image(synthetic_image(0), name="cold")
-    dock.draw.click()
+    dock.tools.draw.click()
     drag_box(viewer, (150, 160, 300, 330))
     wait_until(lambda: bool(painted), 60)
     return {"first_mask_s": time.perf_counter() - start}
@@ -161,8 +161,10 @@ def _first_mask(viewer: Any, dock: Any) -> dict[str, float]:
 def _live_figures(boxes: int) -> list[Figure]:
     with open_desk() as (viewer, dock):
         show_embedded(viewer, dock, synthetic_image(0))
-        dock.draw.click()
-        wait_until(lambda: not dock.progress.isVisible(), 60)  # the fields under the view are embedded too
+        dock.tools.draw.click()
+        wait_until(
+            lambda: not dock.progress.bar.isVisible(), 60
+        )  # the fields under the view are embedded too
         idle = Gaps()
         wait_seconds(2)
         rest = idle.stop()

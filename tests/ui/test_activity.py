@@ -138,7 +138,7 @@ def test_the_docks_bar_serves_while_it_is_on_screen(
             clock.now += 1.0
 
     tell(0)
-    assert desk.dock.progress.isVisible()
+    assert desk.dock.progress.bar.isVisible()
     assert bars == []
     desk.dock.parentWidget().hide()
     tell(3)

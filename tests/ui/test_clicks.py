@@ -325,12 +325,12 @@ def test_the_table_and_the_case_tell_of_clicks(desk: Desk) -> None:
     click(desk, (100, 100), (60, 70), positive=False)
     desk.work.clicking.begin_next()
     click(desk, (200, 200))
-    desk.wait(lambda: desk.dock.objects.rowCount() == 2)
-    column = desk.dock.objects.HEADINGS.index("Prompts")
-    texts = [desk.dock.objects.item(row, column).text() for row in range(2)]
+    desk.wait(lambda: desk.dock.objects.table.rowCount() == 2)
+    column = desk.dock.objects.table.HEADINGS.index("Prompts")
+    texts = [desk.dock.objects.table.item(row, column).text() for row in range(2)]
     assert texts == ["box + 2 clicks", "1 click"]
 
-    done = desk.dock.export_cases(desk.folder / "dataset")
+    done = desk.dock.desk.export(desk.folder / "dataset")
     assert done is not None
     desk.wait(done.done)
     from napari_medsam.curation.case import read_case
@@ -348,7 +348,7 @@ class TestShapes:
 
     def test_a_path_becomes_clicks_on_a_new_object(self, hand: tuple[Desk, Pointer]) -> None:
         desk, pointer = hand
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         desk.shapes.mode = "add_path"
         pointer.drag([(100, 50), (100, 150)])
         desk.wait(lambda: bool(desk.painted))
@@ -366,7 +366,7 @@ class TestShapes:
 
     def test_a_polygon_is_a_box_with_clicks_inside(self, hand: tuple[Desk, Pointer]) -> None:
         desk, pointer = hand
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         desk.shapes.mode = "add_polygon_lasso"
         pointer.drag([(40, 60), (40, 180), (120, 180), (120, 60), (42, 62)])
         desk.wait(lambda: bool(desk.painted))
@@ -384,7 +384,7 @@ class TestShapes:
     ) -> None:
         desk = mouse_desk
         desk.open(image)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         pointer = Pointer(desk.viewer)
         desk.shapes.mode = "add_path"
         pointer.drag([(100, 50), (100, 150)])

@@ -91,7 +91,7 @@ class TestCorrections:
         two.settle()
         assert np.array_equal(two.mask(1), kept)
         assert "keeps your corrected mask" in two.said[-1]
-        two.dock.overlaps.value = "Later wins"
+        two.dock.objects.overlaps.value = "later"
         two.move_box(1, (40, 60, 110, 100))
         assert np.array_equal(two.mask(1), filled(image.shape, (40, 60, 110, 100)))
         assert corrected(two) == [False, False]
@@ -118,13 +118,13 @@ class TestPolicies:
         return desk
 
     def test_later_wins(self, one: Desk, image: np.ndarray) -> None:
-        one.dock.overlaps.value = "Later wins"
+        one.dock.objects.overlaps.value = "later"
         one.paint(1, *BRUSHED)
         one.add_boxes(self.OVER)
         assert np.array_equal(one.mask(2), filled(image.shape, self.OVER))
 
     def test_never_overwrite(self, one: Desk, image: np.ndarray) -> None:
-        one.dock.overlaps.value = "Never overwrite"
+        one.dock.objects.overlaps.value = "never"
         one.add_boxes(self.OVER)
         assert np.array_equal(one.mask(1), filled(image.shape, A))
         assert np.array_equal(one.mask(2), filled(image.shape, self.OVER) & ~filled(image.shape, A))
@@ -132,7 +132,7 @@ class TestPolicies:
     def test_corrected_masks_and_hand_paint_are_kept_and_predictions_are_not(
         self, one: Desk, image: np.ndarray
     ) -> None:
-        assert one.dock.overlaps.value == "Keep corrected"
+        assert one.dock.objects.overlaps.value == "corrected"
         one.add_boxes(self.OVER)
         assert np.array_equal(one.mask(2), filled(image.shape, self.OVER))
         one.paint(0, slice(100, 110), slice(110, 120))

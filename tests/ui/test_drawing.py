@@ -32,7 +32,7 @@ class TestMouse:
     ) -> None:
         desk = mouse_desk
         desk.open(image)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         hand = Pointer(desk.viewer)
 
         hand.drag([(39.5, 59.5), (119.5, 179.5)])
@@ -74,7 +74,7 @@ class TestMouse:
     ) -> None:
         desk = mouse_desk
         desk.open(image)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         hand = Pointer(desk.viewer)
         hand.press((40, 60))
         for step in range(1, 10):
@@ -103,7 +103,7 @@ class TestMouse:
     def test_a_click_without_a_drag_is_no_object(self, mouse_desk: Desk, image: np.ndarray) -> None:
         desk = mouse_desk
         desk.open(image)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         hand = Pointer(desk.viewer)
         hand.drag([(80, 80)])
         desk.settle()
@@ -118,7 +118,7 @@ class TestMouse:
     ) -> None:
         desk = mouse_desk
         desk.open(image)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         desk.viewer.scene.camera.zoom /= 3
         hand = Pointer(desk.viewer)
 
@@ -149,7 +149,7 @@ class TestScripts:
         self, desk: Desk, image: np.ndarray
     ) -> None:
         desk.open(image)
-        desk.dock.overlaps.value = "Later wins"
+        desk.dock.objects.overlaps.value = "later"
         below, above = (40, 60, 120, 180), (80, 100, 160, 200)
         desk.add_boxes(below)
         desk.add_boxes(above)
@@ -234,7 +234,7 @@ class TestScripts:
         self, desk: Desk, image: np.ndarray
     ) -> None:
         desk.open(image)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         desk.shapes.add_polygons(np.array([[39.5, 100], [119.5, 59.5], [100, 179.5]]))
         desk.shapes.add_ellipses(corners(B))
         desk.wait(lambda: set(desk.painted) == {1, 2})
@@ -262,7 +262,7 @@ class TestClasses:
     ) -> None:
         desk = mouse_desk
         desk.open(image)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         hand = Pointer(desk.viewer)
         hand.drag([(39.5, 59.5), (119.5, 179.5)])
         desk.wait(lambda: desk.painted == [1])
@@ -291,7 +291,7 @@ class TestClasses:
     ) -> None:
         desk.open(image)
         desk.add_boxes(A)
-        desk.dock.classes.add.click()
+        desk.dock.objects.classes.add.click()
         desk.add_boxes(B)
         desk.add_boxes(C)
         assert [record.class_id for record in desk.work.document] == [1, 2, 2]
@@ -310,10 +310,10 @@ class TestClasses:
         desk.open(image)
         desk.add_boxes(A)
         desk.settle()
-        desk.dock.classes.list.item(0).setText("gland")
+        desk.dock.objects.classes.list.item(0).setText("gland")
         assert desk.work.document.class_of(1).name == "gland"
         assert desk.shapes.features["label"][0] == "1 gland 0.90"
-        desk.wait(lambda: desk.dock.objects.item(0, 1).text() == "gland")
+        desk.wait(lambda: desk.dock.objects.table.item(0, 1).text() == "gland")
 
 
 class TestOwnShapesLayer:
@@ -328,7 +328,7 @@ class TestOwnShapesLayer:
         self, desk: Desk, own: Shapes, image: np.ndarray
     ) -> None:
         desk.viewer.layers.selection.active = own
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         desk.wait(lambda: set(desk.painted) == {1, 2})
         assert desk.shapes is own
         assert [type(layer).__name__ for layer in desk.viewer.layers] == ["Image", "Labels", "Shapes"]
@@ -340,7 +340,7 @@ class TestOwnShapesLayer:
 
     def test_a_layer_that_is_not_selected_is_left_alone(self, desk: Desk, own: Shapes) -> None:
         desk.viewer.layers.selection.active = desk.work.image
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         assert desk.shapes is not own
         assert "object" not in own.features
 
@@ -350,7 +350,7 @@ class TestOwnShapesLayer:
         desk.viewer.layers.selection.active = desk.work.image
         desk.add_boxes(C)
         desk.viewer.layers.selection.active = own
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         desk.wait(lambda: set(desk.painted) == {1, 2, 3})
         assert desk.shapes is own
         assert np.array_equal(desk.mask(1), filled(image.shape, C))

@@ -20,7 +20,7 @@ def test_a_3d_view_is_refused_with_the_way_out(desk: Desk, image: np.ndarray) ->
     desk.open(np.stack([image] * 3))
     desk.viewer.dims.ndisplay = 3
     desk.wait(lambda: "2D view" in desk.statuses[-1])
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     assert "Ctrl+Y" in desk.said[-1]
     assert desk.work.prompts is None
     desk.viewer.dims.ndisplay = 2
@@ -29,9 +29,9 @@ def test_a_3d_view_is_refused_with_the_way_out(desk: Desk, image: np.ndarray) ->
 
 
 def test_no_image_is_said(desk: Desk) -> None:
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     assert "Open an image first" in desk.said[-1]
-    assert desk.dock.export_cases(desk.folder) is None
+    assert desk.dock.desk.export(desk.folder) is None
 
 
 @pytest.mark.parametrize("error", [ModelError("the model broke: start again"), RuntimeError("CUDA broke")])
@@ -81,7 +81,7 @@ def test_another_model_answers_all_boxes_anew(open_desk: object, image: np.ndarr
     desk = open_desk(models=models)  # type: ignore[operator]
     desk.open(image)
     desk.add_boxes(A)
-    desk.dock.model.name.setCurrentText("sam-vit-b")
+    desk.dock.image.model.name.setCurrentText("sam-vit-b")
     desk.wait(lambda: desk.painted == [1, 1])
     assert desk.loader.asked == ["lite-medsam", "sam-vit-b"]
     assert models["sam-vit-b"].decoded == [A]
@@ -124,7 +124,7 @@ def test_a_checkpoint_file_is_chosen_in_the_dock(
     own = str(tmp_path / "own.pth")
     desk = open_desk(models={"lite-medsam": FakeMedSAM(), own: FakeMedSAM(name="own")})  # type: ignore[operator]
     desk.open(image)
-    choice = desk.dock.model
+    choice = desk.dock.image.model
     monkeypatch.setattr(controls.QFileDialog, "getOpenFileName", lambda *_: ("", ""))
     choice.name.setCurrentText(controls.FROM_FILE)
     assert choice.name.currentText() == "lite-medsam"  # nothing picked: nothing changed

@@ -15,10 +15,10 @@ A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 
 def export(desk: Desk, folder: Path) -> CuratedDataset:
     """Press Export and wait until the dock says that it is done."""
-    desk.dock.dataset.value = folder
+    desk.dock.export.folder.value = folder
     said = len(desk.said)
-    desk.dock.export.click()
-    desk.wait(lambda: len(desk.said) > said and desk.dock.export.isEnabled())
+    desk.dock.export.button.click()
+    desk.wait(lambda: len(desk.said) > said and desk.dock.export.button.isEnabled())
     return CuratedDataset(folder)
 
 
@@ -95,32 +95,32 @@ def test_a_transposed_view_exports_the_same_case(desk: Desk, tmp_path: Path, ima
 
 def test_nothing_to_export_is_said(desk: Desk, tmp_path: Path, image: np.ndarray) -> None:
     desk.open(image)
-    desk.dock.draw.click()
-    assert desk.dock.export_cases(tmp_path / "set") is None
+    desk.dock.tools.draw.click()
+    assert desk.dock.desk.export(tmp_path / "set") is None
     assert "no masks" in desk.said[-1]
     assert not (tmp_path / "set").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said(worked: Desk, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    worked.dock.dataset.value = tmp_path / "taken"
-    worked.dock.export.click()
-    worked.wait(lambda: worked.dock.export.isEnabled() and "failed" in worked.said[-1])
+    worked.dock.export.folder.value = tmp_path / "taken"
+    worked.dock.export.button.click()
+    worked.wait(lambda: worked.dock.export.button.isEnabled() and "failed" in worked.said[-1])
     assert "taken" in worked.said[-1]
 
 
 def test_what_is_drawn_while_it_exports_does_not_change_the_case(worked: Desk, tmp_path: Path) -> None:
     before = worked.labels.data.copy()
-    done = worked.dock.export_cases(tmp_path / "set")
+    done = worked.dock.desk.export(tmp_path / "set")
     assert done is not None
     worked.shapes.add_rectangles([corners((200, 200, 250, 250))])
-    worked.wait(lambda: done.done() and worked.dock.export.isEnabled())
+    worked.wait(lambda: done.done() and worked.dock.export.button.isEnabled())
     worked.settle()
     assert np.array_equal(CuratedDataset(tmp_path / "set")[0].gts > 0, before > 0)
 
 
 def test_the_dock_closed_right_after_export_still_writes_the_case(worked: Desk, tmp_path: Path) -> None:
-    done = worked.dock.export_cases(tmp_path / "set")
+    done = worked.dock.desk.export(tmp_path / "set")
     assert done is not None
     worked.viewer.close()
     assert done.done()

@@ -129,7 +129,7 @@ def check_mask(desk: Desk, case: Case, expected: np.ndarray) -> None:
     # By a layer of the user's own, without any transform, that holds the box in world coordinates.
     world = np.array([layer.data_to_world(corner) for corner in on_layer(case)])
     own = desk.viewer.add_shapes([world], shape_type="polygon")
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     desk.wait(lambda: desk.painted == [1])
     assert desk.shapes is own
     assert np.array_equal(case.labels(desk.labels.data) == 1, expected)
@@ -138,7 +138,7 @@ def check_mask(desk: Desk, case: Case, expected: np.ndarray) -> None:
     # By the layer that the dock makes, which lies on the image as the image lies in the world.
     desk.viewer.layers.remove(own)
     desk.viewer.layers.selection.active = layer
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     points = np.array([desk.shapes.world_to_data(corner) for corner in world])
     desk.shapes.add_polygons(points)
     desk.wait(lambda: desk.painted == [1, 2])
@@ -162,7 +162,7 @@ def test_corrections_and_deletions_are_recognised_there_too(desk: Desk) -> None:
 
 def check_corrections(desk: Desk, case: Case) -> None:
     show(desk, case)
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     world = [desk.work.image.data_to_world(corner) for corner in on_layer(case)]
     desk.shapes.add_polygons(np.array([desk.shapes.world_to_data(corner) for corner in world]))
     desk.wait(lambda: desk.painted == [1])
@@ -185,7 +185,7 @@ def check_corrections(desk: Desk, case: Case) -> None:
 def test_the_slider_over_channels_keeps_boxes_and_masks_in_view(desk: Desk) -> None:
     case = CASES["channels in the middle"]
     show(desk, case)
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     desk.shapes.add_polygons(
         np.array(
             [desk.shapes.world_to_data(desk.work.image.data_to_world(corner)) for corner in on_layer(case)]
@@ -207,7 +207,7 @@ def test_a_flat_shapes_layer_over_a_stack_prompts_the_slice_on_screen(
     desk.viewer.add_shapes(
         [corners(BOX)], shape_type="rectangle", scale=layer.scale[1:], translate=layer.translate[1:]
     )
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     desk.wait(lambda: desk.painted == [1])
     assert np.array_equal(desk.labels.data[2] == 1, expected)
     desk.delete_box(1)
@@ -218,7 +218,7 @@ def test_a_flat_shapes_layer_over_a_stack_prompts_the_slice_on_screen(
 
 def test_a_shape_that_crosses_planes_is_refused(desk: Desk) -> None:
     show(desk, CASES["stack"])
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     slanted = corners(BOX, 3, [2])
     slanted[2:, 0] = 0
     desk.shapes.add_polygons(slanted)
@@ -230,7 +230,7 @@ def test_a_shape_that_crosses_planes_is_refused(desk: Desk) -> None:
 def test_a_view_of_the_channel_axis_is_refused_with_the_way_out(desk: Desk) -> None:
     show(desk, CASES["channels last"])
     desk.viewer.dims.order = (0, 1, 2)
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     assert "channel axis" in desk.said[-1]
     assert desk.work.prompts is None
 
@@ -253,7 +253,7 @@ def test_the_mouse_hits_the_pixels_that_it_shows(mouse_desk: Desk, name: str) ->
     case = CASES[name]
     layer = show(mouse_desk, case)
     mouse_desk.viewer.reset_view()
-    mouse_desk.dock.draw.click()
+    mouse_desk.dock.tools.draw.click()
     world = [layer.data_to_world(corner)[-2:] for corner in on_layer(case)]
     Pointer(mouse_desk.viewer).drag([world[0], world[2]])
     mouse_desk.wait(lambda: mouse_desk.painted == [1])

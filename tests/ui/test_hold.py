@@ -14,7 +14,7 @@ from napari_medsam.ui.qt import hold as hold_module
 @pytest.fixture
 def canvas(mouse_desk: Desk, image: np.ndarray) -> QWidget:
     mouse_desk.open(image)
-    mouse_desk.dock.draw.click()
+    mouse_desk.dock.tools.draw.click()
     return find_canvas()
 
 

@@ -21,17 +21,17 @@ from napari_medsam.journal.format import object_entry
 from napari_medsam.journal.recovery import find_leftovers
 from napari_medsam.journal.writer import journal_folder
 from napari_medsam.layers import make as layers_module
-from napari_medsam.ui.dock.recovery_row import DISCARD, SURE, describe
+from napari_medsam.ui.dock.recovery_row import CONFIRM, DISCARD, describe
 
 A, B, C = (40, 60, 120, 180), (150, 20, 220, 90), (100, 150, 200, 240)
 
 
 def written(desk: Desk) -> None:
     """Wait until all that has changed is on disk."""
-    journals = desk.controller.journals
-    for kept in journals._kept:
-        kept.flush()
-    journals.later(lambda: None).result(20)
+    journals = desk.dock.desk.journals
+    for journal in journals._journals:
+        journal.flush()
+    journals._thread.submit(lambda: None).result(20)
 
 
 def files() -> list[str]:
@@ -40,7 +40,7 @@ def files() -> list[str]:
 
 def text(desk: Desk) -> str | None:
     """What the dock offers; None when it offers nothing."""
-    row = desk.dock.leftover
+    row = desk.dock.recovery
     return None if row.isHidden() else row.text.text()
 
 
@@ -59,7 +59,7 @@ def reopened(desk: Desk, image: np.ndarray, **options: Any) -> None:
 
 def restored(desk: Desk) -> None:
     said = len(desk.said)
-    desk.dock.leftover.restore.click()
+    desk.dock.recovery.restore.click()
     desk.wait(lambda: len(desk.said) > said)
     desk.settle()
 
@@ -234,11 +234,11 @@ def test_discard_wants_to_be_sure_and_is_for_good(desk: Desk, image: np.ndarray)
     desk.open(image)
     desk.add_boxes(A)
     reopened(desk, image)
-    row = desk.dock.leftover
+    row = desk.dock.recovery
     row.discard.click()
     assert text(desk) is not None
-    assert row.discard.text() == SURE
-    row._calm_down()
+    assert row.discard.text() == CONFIRM
+    row._reset_discard()
     assert row.discard.text() == DISCARD
     row.discard.click()
     row.discard.click()
@@ -251,9 +251,9 @@ def test_discard_wants_to_be_sure_and_is_for_good(desk: Desk, image: np.ndarray)
 
 class TestExported:
     def export(self, desk: Desk) -> None:
-        done = desk.dock.export_cases(desk.folder / "cases")
+        done = desk.dock.desk.export(desk.folder / "cases")
         assert done is not None
-        desk.wait(lambda: desk.dock.export.isEnabled())
+        desk.wait(lambda: desk.dock.export.button.isEnabled())
         written(desk)
 
     def test_an_export_takes_the_offer_away(self, desk: Desk, image: np.ndarray) -> None:
@@ -280,10 +280,10 @@ class TestExported:
     def test_what_changed_while_it_was_written_does_not_count(self, desk: Desk, image: np.ndarray) -> None:
         desk.open(image)
         desk.add_boxes(A, B)
-        done = desk.dock.export_cases(desk.folder / "cases")
+        done = desk.dock.desk.export(desk.folder / "cases")
         desk.paint(2, slice(140, 160), slice(20, 60))
         assert done is not None
-        desk.wait(lambda: desk.dock.export.isEnabled())
+        desk.wait(lambda: desk.dock.export.button.isEnabled())
         reopened(desk, image)
         assert text(desk).startswith("1 of 2 objects from today")  # type: ignore[union-attr]
 
@@ -292,8 +292,8 @@ class TestExported:
         desk.add_boxes(A)
         blocked = desk.folder / "file"
         blocked.write_text("in the way")
-        desk.dock.export_cases(blocked)
-        desk.wait(lambda: desk.dock.export.isEnabled())
+        desk.dock.desk.export(blocked)
+        desk.wait(lambda: desk.dock.export.button.isEnabled())
         reopened(desk, image)
         assert text(desk).startswith("1 object from today")  # type: ignore[union-attr]
 
@@ -446,7 +446,7 @@ def test_a_large_mask_does_not_hold_the_window(desk: Desk) -> None:
     written(desk)
     desk.paint(1, slice(10, 5990, 97), slice(10, 5990, 89))
     gaps, last = [], time.perf_counter()
-    kept = desk.controller.journals._kept[0]
+    kept = desk.dock.desk.journals._journals[0]
     kept.flush()
     assert kept._writing is not None
     while not kept._writing.done():
@@ -480,14 +480,15 @@ from pathlib import Path
 from fake_medsam import FakeLoader, FakeMedSAM
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.session.settings import Settings
-from napari_medsam.ui.dock.dock import MedSAMDock
+from napari_medsam.ui.desk.desk import Desk
+from napari_medsam.ui.launch import add_dock
 from qtpy.QtWidgets import QApplication
 from ui_desk import corners
 
 viewer = napari.Viewer(show=False)
 loader = FakeLoader({{"lite-medsam": FakeMedSAM()}})
-dock = MedSAMDock(viewer, load=loader, cache=EmbeddingCache(Path({folder!r})), settings=Settings(field="whole"))
-viewer.window.add_dock_widget(dock)
+cache = EmbeddingCache(Path({folder!r}))
+dock = add_dock(Desk(viewer, load=loader, cache=cache, settings=Settings(field="whole")))
 viewer.add_image(np.load({image!r}), name="cells")
 
 def wait(condition):
@@ -497,7 +498,7 @@ def wait(condition):
 
 wait(lambda: dock.controller.work is not None and loader.asked)
 work = dock.controller.work
-dock.draw.click()
+dock.tools.draw.click()
 work.document.set_class(2, "nucleus")
 work.prompts.layer.add_rectangles([corners(box) for box in {boxes!r}])
 wait(lambda: all(record.prediction is not None for record in work.document))

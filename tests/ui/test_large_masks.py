@@ -26,7 +26,7 @@ def on_disk(desk: Desk, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(layers_module.tempfile, "tempdir", str(tmp_path))
     desk.open(stack, name="stack")
     desk.viewer.dims.set_current_step(0, 1)
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     return desk
 
 
@@ -47,7 +47,7 @@ def test_masks_are_drawn_corrected_undone_and_exported(on_disk: Desk, tmp_path: 
     on_disk.undo()
     assert np.array_equal(on_disk.labels.data[1], expected)
     assert not on_disk.work.document[1].corrected
-    done = on_disk.dock.export_cases(tmp_path / "cases")
+    done = on_disk.dock.desk.export(tmp_path / "cases")
     assert done is not None
     assert len(done.result(60)) == 1
     on_disk.settle()
@@ -58,7 +58,7 @@ def test_a_single_plane_is_left_to_memory(
 ) -> None:
     monkeypatch.setattr(layers_module, "IN_MEMORY", 1000)
     desk.open(image)
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     assert isinstance(desk.labels.data, np.ndarray)
 
 
@@ -71,7 +71,7 @@ def test_selected_labels_take_the_masks_if_they_fit(
     desk.open(stack, name="stack")
     layer = desk.viewer.add_labels(own)
     desk.viewer.layers.selection.active = layer
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     assert (desk.labels is layer) is fits
     on_screen = int(desk.viewer.dims.current_step[0])
     desk.add_boxes_at((on_screen,), A)

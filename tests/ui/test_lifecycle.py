@@ -42,13 +42,13 @@ class TestCancel:
     ) -> None:
         held.viewer.add_image(255 - image, name="second")
         held.wait(lambda: held.statuses[-1] == "second: embedding ...")
-        assert held.dock.cancel.isEnabled()
-        held.dock.cancel.click()
+        assert held.dock.progress.cancel.isEnabled()
+        held.dock.progress.cancel.click()
         finish(held)
         assert len(held.model.encoded) == 1
         assert held.painted == []
         assert "Cancelled" in held.statuses[-1]
-        assert not held.dock.cancel.isEnabled()
+        assert not held.dock.progress.cancel.isEnabled()
         assert held.session.cache.stats().entries == 1
 
         held.viewer.layers.selection.active = held.viewer.layers["first"]
@@ -57,9 +57,9 @@ class TestCancel:
         assert len(held.model.encoded) == 1
 
     def test_the_progress_shows_and_goes(self, held: Desk) -> None:
-        assert not held.dock.progress.isHidden()
+        assert not held.dock.progress.bar.isHidden()
         finish(held)
-        assert held.dock.progress.isHidden()
+        assert held.dock.progress.bar.isHidden()
 
 
 class TestImageGoes:
@@ -69,7 +69,7 @@ class TestImageGoes:
         finish(held)
         assert held.painted == []
         assert not any("failed" in text for text in held.said)
-        held.wait(lambda: held.dock.objects.rowCount() == 0)
+        held.wait(lambda: held.dock.objects.table.rowCount() == 0)
 
     def test_replaced_pixels_answer_for_the_waiting_box(self, desk: Desk) -> None:
         desk.model.look = True
@@ -107,7 +107,7 @@ class TestImageGoes:
         held.viewer.layers["first"].data = np.stack([image] * 3)
         finish(held)
         held.viewer.layers.selection.active = boxes
-        held.dock.draw.click()
+        held.dock.tools.draw.click()
         held.wait(lambda: held.painted == [1])
         assert held.shapes is boxes
         on_screen = held.viewer.dims.current_step[0]
@@ -131,7 +131,7 @@ class TestImageGoes:
         desk.viewer.add_image(stack)
         desk.viewer.dims.set_current_step(0, 1)
         desk.wait(desk.model.encoding.is_set)
-        desk.dock.draw.click()
+        desk.dock.tools.draw.click()
         desk.shapes.add_rectangles([corners(A, 3, [1])])
         desk.viewer.dims.set_current_step(0, 3)
         desk.settle()
@@ -214,7 +214,7 @@ class TestLayersGo:
         assert desk.work.image is not first
         desk.viewer.layers.selection.active = boxes
         assert desk.work.image is first
-        assert desk.dock.image.value is first
+        assert desk.dock.image.layer.value is first
 
 
 class TestEnd:

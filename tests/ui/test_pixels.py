@@ -92,23 +92,23 @@ class TestContrast:
         desk, pixels = ct
         for count, name in enumerate(("ct", "ct-soft", "ct-lung", "ct-bone"), start=2):
             with named(name):
-                desk.dock.contrast.mode.setCurrentIndex(desk.dock.contrast.mode.findData(name))
+                desk.dock.image.contrast.mode.setCurrentIndex(desk.dock.image.contrast.mode.findData(name))
                 self.again(desk, count)
                 assert np.array_equal(desk.model.encoded[-1], seen_with(pixels, Contrast.parse(name)))
                 assert len(desk.model.encoded) == count
 
     def test_auto_comes_back_from_the_cache(self, ct: tuple[Desk, np.ndarray]) -> None:
         desk, pixels = ct
-        desk.dock.contrast.mode.setCurrentIndex(desk.dock.contrast.mode.findData("ct"))
+        desk.dock.image.contrast.mode.setCurrentIndex(desk.dock.image.contrast.mode.findData("ct"))
         self.again(desk)
-        desk.dock.contrast.mode.setCurrentIndex(desk.dock.contrast.mode.findData("auto"))
+        desk.dock.image.contrast.mode.setCurrentIndex(desk.dock.image.contrast.mode.findData("auto"))
         self.again(desk, 3)
         assert len(desk.model.encoded) == 2
         assert np.array_equal(desk.model.encoded[0], seen_with(pixels, Contrast()))
 
     def test_manual_limits(self, ct: tuple[Desk, np.ndarray]) -> None:
         desk, pixels = ct
-        choice = desk.dock.contrast
+        choice = desk.dock.image.contrast
         choice.mode.setCurrentIndex(choice.mode.findData("manual"))
         self.again(desk)
         assert not choice.limits.isHidden()
@@ -125,7 +125,7 @@ class TestContrast:
         layer.contrast_limits = (-100, 400)
         desk.settle()
         assert len(desk.model.encoded) == 1
-        desk.dock.contrast.mode.setCurrentIndex(desk.dock.contrast.mode.findData("layer"))
+        desk.dock.image.contrast.mode.setCurrentIndex(desk.dock.image.contrast.mode.findData("layer"))
         self.again(desk)
         assert np.array_equal(desk.model.encoded[-1], seen_with(pixels, Contrast("window", (-100.0, 400.0))))
         layer.contrast_limits = (0, 800)
@@ -137,7 +137,7 @@ class TestContrast:
         desk, _ = ct
         first = desk.work.image
         first.contrast_limits = (-100, 400)
-        desk.dock.contrast.mode.setCurrentIndex(desk.dock.contrast.mode.findData("layer"))
+        desk.dock.image.contrast.mode.setCurrentIndex(desk.dock.image.contrast.mode.findData("layer"))
         self.again(desk)
         other = desk.open((FLAT * 50).astype(np.uint8), contrast_limits=(5, 25))
         expected = seen_with(np.asarray(other.data), Contrast("window", (5.0, 25.0)))
@@ -151,7 +151,7 @@ class TestContrast:
         desk, _ = ct
         desk.paint(1, slice(0, 10), slice(0, 10))
         kept = desk.labels.data.copy()
-        desk.dock.contrast.mode.setCurrentIndex(desk.dock.contrast.mode.findData("ct"))
+        desk.dock.image.contrast.mode.setCurrentIndex(desk.dock.image.contrast.mode.findData("ct"))
         desk.wait(lambda: len(desk.model.encoded) == 2)
         desk.settle()
         assert desk.painted == [1]
@@ -162,12 +162,12 @@ class TestChannels:
     def test_the_channels_typed_in_the_dock_reach_the_model(self, desk: Desk) -> None:
         pixels = (np.stack([np.roll(FLAT, 17 * c) for c in range(5)]) * 255).astype(np.uint8)
         desk.open(pixels)
-        axis = desk.dock.channels.axis
+        axis = desk.dock.image.channels.axis
         axis.setCurrentIndex(axis.findData(0))
         desk.add_boxes(BOX)
         assert np.array_equal(desk.model.encoded[-1], seen_with(pixels, Contrast(), channel_axis=0))
-        desk.dock.channels.channels.setText("4, 2")
-        desk.dock.channels.channels.editingFinished.emit()
+        desk.dock.image.channels.channels.setText("4, 2")
+        desk.dock.image.channels.channels.editingFinished.emit()
         desk.wait(lambda: desk.painted == [1, 1])
         expected = seen_with(pixels, Contrast(channels=(4, 2)), channel_axis=0)
         assert np.array_equal(desk.model.encoded[-1], expected)
@@ -175,17 +175,17 @@ class TestChannels:
     def test_a_channel_that_is_not_there_is_told(self, desk: Desk) -> None:
         desk.open((np.stack([FLAT] * 2) * 255).astype(np.uint8))
         desk.controller.set_channel_axis(0)
-        desk.dock.channels.channels.setText("7")
-        desk.dock.channels.channels.editingFinished.emit()
+        desk.dock.image.channels.channels.setText("7")
+        desk.dock.image.channels.channels.editingFinished.emit()
         desk.wait(lambda: any("7" in text for text in desk.said))
-        desk.dock.channels.channels.setText("1")
-        desk.dock.channels.channels.editingFinished.emit()
+        desk.dock.image.channels.channels.setText("1")
+        desk.dock.image.channels.channels.editingFinished.emit()
         desk.add_boxes(BOX)
 
     def test_the_channel_row_shows_only_where_there_is_a_choice(self, desk: Desk) -> None:
         desk.open((FLAT * 255).astype(np.uint8))
-        assert desk.dock.channels.isHidden()
+        assert desk.dock.image.channels.isHidden()
         desk.open((np.stack([FLAT] * 5) * 255).astype(np.uint8))
-        assert not desk.dock.channels.isHidden()
+        assert not desk.dock.image.channels.isHidden()
         desk.open(np.zeros((64, 64, 3), np.uint8), rgb=True)
-        assert desk.dock.channels.isHidden()
+        assert desk.dock.image.channels.isHidden()

@@ -17,7 +17,7 @@ from napari_medsam.segment.prediction import Prediction
 def test_the_mask_follows_the_drag_and_goes_with_it(mouse_desk: Desk, image: np.ndarray) -> None:
     desk = mouse_desk
     desk.open(image)
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     desk.dock.tools.preview.setChecked(True)
     hand = Pointer(desk.viewer)
     hand.press((40, 60))
@@ -52,7 +52,7 @@ def test_one_look_at_a_time_and_the_newest_box_wins(
     desk: Desk, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.open(image)
-    desk.dock.draw.click()
+    desk.dock.tools.draw.click()
     desk.dock.tools.preview.setChecked(True)
     preview, asked = desk.work.preview, []
     monkeypatch.setattr(desk.session, "peek", lambda _plane, box, then: asked.append((box, then)))

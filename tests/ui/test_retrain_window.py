@@ -20,6 +20,7 @@ from napari_medsam.errors import CaseError
 from napari_medsam.finetune.request import TrainingRequest, write_request
 from napari_medsam.finetune.run import runs_folder
 from napari_medsam.model.library import own_decoders
+from napari_medsam.ui.launch import MenuRetrain, open_retrain
 from napari_medsam.ui.retrain.panel import RetrainPanel
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
@@ -38,8 +39,8 @@ def desk(open_desk: Callable[..., Desk], trainer: Trainer) -> Desk:
 
 @pytest.fixture
 def panel(desk: Desk, tmp_path: Path) -> RetrainPanel:
-    desk.dock.dataset.value = tmp_path / "set"
-    return desk.dock.open_retrain()
+    desk.dock.export.folder.value = tmp_path / "set"
+    return open_retrain(desk.dock.desk)
 
 
 @pytest.fixture
@@ -62,13 +63,13 @@ def run_to(desk: Desk, panel: RetrainPanel, trainer: Trainer, *events: dict[str,
 
 class TestCases:
     def test_an_empty_folder_says_what_to_do(self, desk: Desk, panel: RetrainPanel) -> None:
-        desk.wait(lambda: "No cases yet" in panel.overview.text())
+        desk.wait(lambda: "No cases yet" in panel.summary.text())
 
     def test_corrected_planes_are_added_and_counted(
         self, corrected: Desk, panel: RetrainPanel, tmp_path: Path
     ) -> None:
         panel.add.click()
-        corrected.wait(lambda: "1 case, 2 objects: 1 corrected, 1 untouched" in panel.overview.text())
+        corrected.wait(lambda: "1 case, 2 objects: 1 corrected, 1 untouched" in panel.summary.text())
         assert len(CuratedDataset(tmp_path / "set")) == 1
 
     def test_a_plane_nobody_corrected_is_not_added(
@@ -87,20 +88,20 @@ class TestCases:
         assert case.source["index"][0] == 1
 
     def test_what_the_dock_exports_is_seen(self, corrected: Desk, panel: RetrainPanel) -> None:
-        corrected.dock.export.click()
-        corrected.wait(lambda: "1 case," in panel.overview.text())
+        corrected.dock.export.button.click()
+        corrected.wait(lambda: "1 case," in panel.summary.text())
 
     def test_the_folder_follows_the_docks(self, desk: Desk, panel: RetrainPanel, tmp_path: Path) -> None:
-        desk.dock.dataset.value = tmp_path / "other"
+        desk.dock.export.folder.value = tmp_path / "other"
         assert Path(panel.folder.value) == tmp_path / "other"
         assert panel.settings.request(tmp_path / "other", "lite-medsam", "cpu").name == "other"
 
     def test_a_split_that_cannot_be_read_is_said(self, corrected: Desk, panel: RetrainPanel) -> None:
         panel.add.click()
-        corrected.wait(lambda: "1 case," in panel.overview.text())
+        corrected.wait(lambda: "1 case," in panel.summary.text())
         panel.settings.table.setText("/nowhere/split.csv")
         panel.settings.table.editingFinished.emit()
-        corrected.wait(lambda: "/nowhere/split.csv" in panel.overview.text())
+        corrected.wait(lambda: "/nowhere/split.csv" in panel.summary.text())
 
 
 class TestRun:
@@ -108,8 +109,8 @@ class TestRun:
         self, desk: Desk, panel: RetrainPanel, trainer: Trainer, tmp_path: Path
     ) -> None:
         write_fake_decoder("mine")
-        desk.dock.decoders.changed.emit()
-        desk.dock.decoders.use("mine")
+        desk.dock.desk.decoders.changed.emit()
+        desk.dock.desk.decoders.use("mine")
         settings = panel.settings
         settings.name.setText("cells")
         settings.epochs.setValue(7)
@@ -235,7 +236,7 @@ class TestVerdict:
         write_fake_decoder("mine")
         run_to(desk, panel, trainer, DATASET, training(1, 0.9, 0.6), done("adopt"))
         assert desk.session.settings.model == "mine"
-        assert desk.dock.model.name.currentData() == "mine"
+        assert desk.dock.image.model.name.currentData() == "mine"
         assert "It is in use now." in desk.said[-1]
         desk.wait(lambda: bool(desk.loader.models["mine"].decoded))
         assert desk.loader.models["mine"].encoded == []  # the embeddings stay
@@ -283,7 +284,7 @@ class TestVerdict:
     ) -> None:
         write_fake_decoder("mine"), write_fake_decoder("second")
         panel.start.click()
-        desk.dock.decoders.use("second")
+        desk.dock.desk.decoders.use("second")
         trainer.last.say(done("adopt"))
         desk.wait(lambda: not panel.training.running)
         assert desk.session.settings.model == "second"
@@ -292,9 +293,9 @@ class TestVerdict:
     def test_the_way_back_is_there_in_a_new_window(self, desk: Desk) -> None:
         write_fake_decoder("second")
         write_fake_decoder("mine", verdict=verdict("adopt", current="second"))
-        desk.dock.decoders.use("mine")
-        desk.dock.decoders._left = None  # as after a restart
-        assert desk.dock.decoders.previous == "second"
+        desk.dock.desk.decoders.use("mine")
+        desk.dock.desk.decoders._last = None  # as after a restart
+        assert desk.dock.desk.decoders.previous == "second"
 
 
 class TestDecoders:
@@ -309,8 +310,8 @@ class TestDecoders:
 
     def test_they_are_listed_here_and_in_the_dock(self, desk: Desk, panel: RetrainPanel) -> None:
         assert self.cells(panel) == [["fine", "0", "Not judged", ""], ["mine", "2", "Kept aside", "good"]]
-        desk.dock.decoders.changed.emit()
-        assert desk.dock.model.name.findData("fine") > 0
+        desk.dock.desk.decoders.changed.emit()
+        assert desk.dock.image.model.name.findData("fine") > 0
 
     def test_a_selected_one_shows_its_verdict(self, panel: RetrainPanel) -> None:
         panel.list.select("mine")
@@ -322,30 +323,30 @@ class TestDecoders:
         panel.list.select("fine")
         panel.list.use.click()
         assert desk.session.settings.detail == 8
-        assert desk.dock.detail.value() == 8
+        assert desk.dock.image.detail.value() == 8
         panel.back.click()
         assert (desk.session.settings.model, desk.session.settings.detail) == ("lite-medsam", 1)
 
     def test_a_detail_of_the_users_own_stays(self, desk: Desk, panel: RetrainPanel) -> None:
-        desk.dock.detail.setValue(3)
+        desk.dock.image.detail.setValue(3)
         panel.list.select("mine")
         panel.list.use.click()
         assert (desk.session.settings.model, desk.session.settings.detail) == ("mine", 3)
 
     def test_the_model_box_of_the_dock_uses_it_too(self, desk: Desk, panel: RetrainPanel) -> None:
-        desk.dock.decoders.changed.emit()
-        box = desk.dock.model.name
+        desk.dock.desk.decoders.changed.emit()
+        box = desk.dock.image.model.name
         box.setCurrentIndex(box.findData("fine"))
         assert (desk.session.settings.model, desk.session.settings.detail) == ("fine", 8)
         assert panel.back.text() == "Back to lite-medsam"
 
     def test_rename_and_notes(self, desk: Desk, panel: RetrainPanel) -> None:
-        desk.dock.decoders.use("mine")
+        desk.dock.desk.decoders.use("mine")
         panel.list.table.item(1, 0).setText("second")
         assert [decoder.name for decoder in own_decoders()] == ["fine", "second"]
         assert desk.session.settings.model == "second"
-        assert desk.dock.model.name.currentData() == "second"
-        assert desk.dock.decoders.previous == "lite-medsam"
+        assert desk.dock.image.model.name.currentData() == "second"
+        assert desk.dock.desk.decoders.previous == "lite-medsam"
         panel.list.table.item(1, 3).setText("very good")
         assert own_decoders()[1].info.notes == "very good"
 
@@ -358,7 +359,7 @@ class TestDecoders:
     def test_delete_asks_and_lets_go(
         self, desk: Desk, panel: RetrainPanel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        desk.dock.decoders.use("mine")
+        desk.dock.desk.decoders.use("mine")
         panel.list.select("mine")
         answers = [QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes]
         monkeypatch.setattr(QMessageBox, "question", lambda *_: answers.pop(0))
@@ -393,7 +394,7 @@ class TestResume:
     ) -> None:
         folder = runs_folder() / "20260101-120000-abc"
         write_request(folder, TrainingRequest(tmp_path / "set", "old one"))
-        panel = desk.dock.open_retrain()
+        panel = open_retrain(desk.dock.desk)
         assert not panel.interrupted.isHidden()
         assert "old one" in panel.unfinished.currentText()
         panel.resume.click()
@@ -407,7 +408,7 @@ class TestResume:
         folder = runs_folder() / "20260101-120000-abc"
         write_request(folder, TrainingRequest(tmp_path / "set", "old one"))
         (runs_folder() / "20260102-120000-abc").mkdir()
-        panel = desk.dock.open_retrain()
+        panel = open_retrain(desk.dock.desk)
         panel.discard.click()
         assert not folder.exists()
         assert panel.interrupted.isHidden()
@@ -416,7 +417,7 @@ class TestResume:
         folder = runs_folder() / "20260101-120000-abc"
         folder.mkdir(parents=True)
         (folder / "request.json").write_text("[")
-        panel = desk.dock.open_retrain()
+        panel = open_retrain(desk.dock.desk)
         panel.resume.click()
         assert "cannot be read" in desk.said[-1]
         assert not trainer.runs
@@ -433,7 +434,7 @@ class TestEnd:
         write_fake_decoder("mine")
         trainer.last.say(training(2, 0.8, 0.7))
         desk.settle()
-        again = desk.dock.open_retrain()
+        again = open_retrain(desk.dock.desk)
         desk.wait(lambda: "epoch 2 of 4" in again.line.text())
         assert again.stop.isEnabled()
         desk.viewer.window.remove_dock_widget(again)
@@ -459,16 +460,16 @@ class TestEnd:
         assert not any(isinstance(one, RetrainPanel) for one in desk.viewer.window.dock_widgets.values())
 
     def test_dock_and_viewer_closed_in_one_go(self, desk: Desk, panel: RetrainPanel, qtbot: Any) -> None:
-        assert panel.training is desk.dock.training
+        assert panel.training is desk.dock.desk.training
         desk.dock.close_session()
         desk.viewer.close()
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         qtbot.wait(50)  # what the dock's end had put off
 
     def test_one_panel_a_dock(self, desk: Desk, panel: RetrainPanel) -> None:
-        assert desk.dock.open_retrain() is panel
+        assert open_retrain(desk.dock.desk) is panel
 
     def test_from_napari_s_menu_it_finds_the_dock(self, desk: Desk) -> None:
-        panel = RetrainPanel(desk.viewer)
+        panel = MenuRetrain(desk.viewer)
         desk.viewer.window.add_dock_widget(panel, name="Retrain")
-        assert panel.dock is desk.dock
+        assert panel.desk is desk.dock.desk

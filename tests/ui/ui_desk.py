@@ -15,7 +15,8 @@ from qtpy.QtCore import QTimer
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.layers.work import Work
 from napari_medsam.session.settings import Settings
-from napari_medsam.ui.dock.dock import MedSAMDock
+from napari_medsam.ui.desk import desk as owner
+from napari_medsam.ui.launch import add_dock
 
 BoxEdges = Sequence[float]
 TIMEOUT_MS = 15_000
@@ -34,8 +35,8 @@ class Desk:
         self.loader = loader
         self.folder = folder
         options.setdefault("settings", Settings(field="whole"))
-        self.dock = MedSAMDock(viewer, load=loader, cache=EmbeddingCache(folder / "embeddings"), **options)
-        viewer.window.add_dock_widget(self.dock, name="MedSAM", area="right")
+        cache = EmbeddingCache(folder / "embeddings")
+        self.dock = add_dock(owner.Desk(viewer, load=loader, cache=cache, **options))
         self.dock.tools.preview.setChecked(False)
         self.controller = self.dock.controller
         self.session = self.controller.session
@@ -43,7 +44,7 @@ class Desk:
         self.statuses: list[str] = []
         self.painted: list[int] = []
         self.shown: list[tuple[Any, bool]] = []
-        self.controller.said.connect(self.said.append)
+        self.controller.message.connect(self.said.append)
         self.controller.status.connect(self.statuses.append)
         self.controller.painted.connect(self.painted.append)
         self.session.shown.connect(lambda plane, hit: self.shown.append((plane, hit)))
@@ -89,7 +90,7 @@ class Desk:
     def add_boxes_at(self, place: Sequence[float], *boxes: BoxEdges, wait: bool = True) -> list[int]:
         """Like `add_boxes`, at a position on the axes before (row, col)."""
         if self.work.prompts is None:
-            self.dock.draw.click()
+            self.dock.tools.draw.click()
         known = set(self.ids)
         self.shapes.add_rectangles([corners(box, self.shapes.ndim, place) for box in boxes])
         new = [object_id for object_id in self.ids if object_id not in known]

@@ -23,6 +23,7 @@ from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.demo.pointer import Pointer
 from napari_medsam.errors import MedSAMError
 from napari_medsam.samples import Sample, find_sample, sample_layers
+from napari_medsam.ui.desk.desk import Desk
 from napari_medsam.ui.dock.dock import MedSAMDock
 from napari_medsam.ui.launch import WINDOW_SIZE, add_dock
 
@@ -60,7 +61,7 @@ class Demo:
         with _step("open the window with the MedSAM dock"):
             self.viewer = napari.Viewer(title="napari-medsam")
             self.viewer.window.resize(*WINDOW_SIZE)
-            self.dock = add_dock(self.viewer)
+            self.dock = add_dock(Desk(self.viewer))
             QApplication.processEvents()
         try:
             self._embed()
@@ -87,7 +88,7 @@ class Demo:
             note("from the cache" if ready[0] else "encoded")
 
     def _draw_boxes(self) -> None:
-        self.dock.draw.click()
+        self.dock.tools.draw.click()
         self._name_classes()
         pointer = Pointer(self.viewer)
         for number, (box, class_name) in enumerate(
@@ -139,9 +140,9 @@ class Demo:
 
     def _export(self) -> None:
         folder = self.out / "dataset"
-        self.dock.dataset.value = folder
+        self.dock.export.folder.value = folder
         with _step("export the masks as a training case") as note:
-            done = self.dock.export_cases()
+            done = self.dock.desk.export()
             if done is None:
                 raise DemoError("there was nothing to export")
             _wait(done.done, "the case to be written")

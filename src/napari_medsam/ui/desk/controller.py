@@ -1,20 +1,22 @@
-"""What a viewer and a session do to each other: which image is at work, when its plane is embedded, when masks land."""
+"""Connects a viewer and a session: which image is at work, when its plane is embedded, when masks are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
 from napari_medsam.document.objects import Document
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
+from napari_medsam.image.contrast import Contrast
 from napari_medsam.layers.geometry import displayed_plane, layer_shape
 from napari_medsam.layers.make import METADATA_KEY
 from napari_medsam.layers.stage import Choices
@@ -24,8 +26,7 @@ from napari_medsam.model.holder import Loader
 from napari_medsam.model.remote import start_model
 from napari_medsam.session.session import Session
 from napari_medsam.session.settings import Settings
-from napari_medsam.ui.desk.journals import Journals
-from napari_medsam.ui.desk.viewport import SETTLE_MS, Looking
+from napari_medsam.ui.desk.viewport import SETTLE_MS, Viewport
 from napari_medsam.ui.qt.activity import Activity
 from napari_medsam.ui.qt.bridge import MainThread, single_shot
 
@@ -38,16 +39,19 @@ IMAGE_EVENTS = ("data", "scale", "translate", "rotate", "shear", "affine", "name
 class Controller(QObject):  # type: ignore[misc]
     """Wires one viewer to one session. Everything here runs in the Qt main thread.
 
-    Signals for the dock: ``work_changed(Work | None)``, ``status(str)`` about the plane on screen,
-    ``progressed(Progress)``, ``said(str)`` for messages, ``asked()`` when a box was drawn that may be answered in a
+    Signals: ``work_changed(Work | None)`` when another image is at work, ``work_opened(Work)`` and
+    ``work_closing(Work)`` for each image, ``status(str)`` about the plane on screen, ``progressed(Progress)``,
+    ``message(str)`` for what the user is notified of, ``requested()`` when a box was drawn that may be answered in a
     moment, ``painted(id)``, ``configured()`` after a change of settings.
     """
 
     work_changed = Signal(object)
+    work_opened = Signal(object)
+    work_closing = Signal(object)
     status = Signal(str)
     progressed = Signal(object)
-    said = Signal(str)
-    asked = Signal()
+    message = Signal(str)
+    requested = Signal()
     painted = Signal(int)
     configured = Signal()
 
@@ -65,21 +69,22 @@ class Controller(QObject):  # type: ignore[misc]
         self.choices = Choices()
         self.work: Work | None = None
         self._works: list[Work] = []
-        self._closed = False
         self._main = MainThread(self)
-        self.session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
+        self.post = self._main.post
+        self.session = Session(settings, cache=cache, post=self.post, load=load or start_model)
         self.activity = Activity()
-        self.journals = Journals(self)
         self._recheck_timer = single_shot(self, self._recheck_now)
-        self._looking = Looking(viewer, self.session, lambda: self.work, self)
-        self._looking.status.connect(self.status.emit)
-        self._connect()
+        self._viewport = Viewport(viewer, self.session, lambda: self.work, self)
+        self._viewport.status.connect(lambda text: self.status.emit(text))
+        for emitter, slot in self._viewer_events():
+            emitter.connect(slot)
+        self._connect_session()
         self.session.warm_up()  # in another process: it loads while the window is built
 
     def start(self) -> None:
         """Look at the layers that are there already."""
         for layer in tuple(self.viewer.layers):
-            self._welcome(layer)
+            self._on_layer(layer)
         if self.work is None:
             images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
             if images:
@@ -91,44 +96,47 @@ class Controller(QObject):  # type: ignore[misc]
         return tuple(self._works)
 
     def close(self) -> None:
-        """Let go of the viewer and stop the threads."""
+        """Disconnect from the viewer and stop the threads."""
         self._recheck_timer.stop()
-        self.journals.close()
-        self._closed = True
-        self._looking.close()
-        self._disconnect()
+        self._main.close()
+        self._viewport.close()
+        for emitter, slot in self._viewer_events():
+            emitter.disconnect(slot)
         self.session.close()
         for work in self._works:
-            self._unwatch(work)
+            self._disconnect_image(work)
             work.close()
         self._works.clear()
         self.activity.close()
 
-    # what the dock asks for ---------------------------------------------------------------------------------
+    # what the user does --------------------------------------------------------------------------------------
 
     def set_image(self, layer: Image | None) -> None:
         """Put an image to work; its plane on screen is embedded."""
         if layer is None or (self.work is not None and self.work.image is layer):
             return
         found = next((work for work in self._works if work.image is layer), None)
-        self._put_to_work(found or self._take_on(self._new_work(layer)))
+        self._activate(found or self._open(layer))
 
-    def _new_work(self, layer: Image, channel_axis: int | None = None) -> Work:
-        return Work(self.viewer, layer, self.session, self.choices, self.later, channel_axis)
-
-    def _take_on(self, work: Work) -> Work:
+    def _open(self, image: Image, channel_axis: int | None = None) -> Work:
+        work = Work(self.viewer, image, self.session, self.choices, self._main.later, channel_axis)
         self._works.append(work)
-        self._watch(work)
-        self.journals.begin(work)
+        for emitter, slot in self._image_events(work):
+            emitter.connect(slot)
+        work.notice.connect(self.notify)
+        work.clicking.hint.connect(lambda text: self.status.emit(text))
+        work.asked.connect(self._on_requested)
+        work.painting.masks_changed.connect(self._on_masks)
+        self.work_opened.emit(work)
         return work
 
-    def _put_to_work(self, work: Work) -> None:
+    def _activate(self, work: Work) -> None:
         self.work = work
         self.work_changed.emit(work)
         chosen = self.session.settings.contrast
         if chosen.name == "layer":
             self.follow_layer_contrast(chosen.channels)
-        self.show_soon()
+        self._viewport.show_soon()
 
     def draw_boxes(self) -> None:
         """Make what is missing to draw boxes on the image at work, and choose the rectangle tool.
@@ -154,21 +162,21 @@ class Controller(QObject):  # type: ignore[misc]
             return
         if not knows_clicks(self.session.model):
             name = self.session.settings.model
-            self.say(
-                f"{name} does not know clicks, or is still being loaded. Draw boxes, or choose lite-medsam."
+            self.notify(
+                f"{name} does not know clicks, or is still loading. Draw boxes, or choose lite-medsam."
             )
             return
         work.ready_clicks()
 
     def _work_on_screen(self) -> Work | None:
-        """The image at work, if a plane of it is on screen to be prompted on; else it is said why not."""
+        """The image at work, if a plane of it is on screen; otherwise the user is notified why not."""
         if self.work is None:
-            self.say("Open an image first (File > Open, or File > Open Sample > MedSAM).")
+            self.notify("Open an image first (File > Open, or File > Open Sample > MedSAM).")
             return None
         try:
             displayed_plane(self.viewer, self.work.image, self.work.axes)
         except MedSAMError as error:
-            self.say(str(error), warn=True)
+            self.notify(str(error), warn=True)
             return None
         return self.work
 
@@ -177,7 +185,7 @@ class Controller(QObject):  # type: ignore[misc]
         before = self.session.settings
         self.session.configure(**changes)
         if self.session.settings != before:
-            self.show_soon()
+            self._viewport.show_soon()
         if replace(self.session.settings, ahead=before.ahead) != before:
             own = self.session.settings.contrast.name == "layer"  # each image has limits of its own
             for work in self._works:
@@ -188,34 +196,42 @@ class Controller(QObject):  # type: ignore[misc]
     def set_channel_axis(self, axis: int | None) -> None:
         """Choose the axis of the image at work that holds channels; prompts and masks start on new layers."""
         if self.work is not None and axis != self.work.axes.channel:
-            self._begin_anew(self.work, axis)
+            self._reopen(self.work, axis)
+
+    def work_with_channels(self, work: Work, axis: int | None) -> Work:
+        """The work of the same image with another channel axis; `work` itself if it has this one."""
+        if work.axes.channel == axis:
+            return work
+        self.set_image(work.image)
+        return self._reopen(work, axis)
 
     def cancel(self) -> None:
         """Stop embedding; boxes that wait for it stay and are decoded when they are touched again."""
         self.session.cancel()
         self.status.emit("Cancelled. Draw a box or move the slider to go on.")
 
-    def post(self, function: Callable[[], None]) -> None:
-        """Run a function in the main thread, from any thread; not any more once this is closed."""
-        self._main.post(lambda: None if self._closed else function())
+    def follow_layer_contrast(self, channels: tuple[int, ...] | None = None) -> None:
+        """Use the contrast limits that the image at work is shown with, for the channels given."""
+        if self.work is not None:
+            low, high = (float(limit) for limit in self.work.image.contrast_limits)
+            self.configure(contrast=Contrast("window", (low, high), channels=channels, name="layer"))
 
-    def later(self, function: Callable[[], object], seconds: float = 0.0) -> None:
-        """Run a function once the event loop is back, or so many seconds later; not any more once this is closed."""
-        QTimer.singleShot(round(seconds * 1000), lambda: None if self._closed else function())
-
-    def say(self, text: str, *, warn: bool = False) -> None:
-        self.said.emit(text)
+    def notify(self, text: str, *, warn: bool = False) -> None:
+        """Show the user a message."""
+        self.message.emit(text)
         (show_warning if warn else show_info)(text)
 
-    def show_soon(self, *_: object) -> None:
-        """Embed what is on screen once the view has settled."""
-        self._looking.show_soon()
-
-    def _on_asked(self) -> None:
-        if self.session.model is not None:
-            self.asked.emit()
-
     # the session's answers ----------------------------------------------------------------------------------
+
+    def _connect_session(self) -> None:
+        session = self.session
+        session.predicted.connect(self._on_predicted)
+        session.failed.connect(self._on_failed)
+        session.progress.connect(self._on_progress)
+        session.shown.connect(self._on_shown)
+        session.shown_failed.connect(self._on_shown_failed)
+        session.notice.connect(partial(self.notify, warn=True))
+        session.downloading.connect(self.activity.download)
 
     def _on_predicted(self, document: Document, object_id: int) -> None:
         for work in self._works:
@@ -227,7 +243,7 @@ class Controller(QObject):  # type: ignore[misc]
         for work in self._works:
             if work.document is document:
                 work.relabel()
-        self.say(message, warn=True)
+        self.notify(message, warn=True)
 
     def _on_progress(self, now: Progress) -> None:
         self.progressed.emit(now)
@@ -238,38 +254,24 @@ class Controller(QObject):  # type: ignore[misc]
 
     def _on_shown_failed(self, _plane: Any, message: str) -> None:
         self.status.emit(message)
-        self.say(message, warn=True)
+        self.notify(message, warn=True)
+
+    def _on_requested(self) -> None:
+        if self.session.model is not None:
+            self.requested.emit()
 
     # the viewer's events ------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _viewer_events(self) -> tuple[tuple[Any, Callable[[Any], None]], ...]:
         layers = self.viewer.layers
-        layers.events.inserted.connect(self._on_inserted)
-        layers.events.removed.connect(self._on_removed)
-        layers.selection.events.active.connect(self._on_active)
-        session = self.session
-        session.predicted.connect(self._on_predicted)
-        session.failed.connect(self._on_failed)
-        session.progress.connect(self._on_progress)
-        session.shown.connect(self._on_shown)
-        session.shown_failed.connect(self._on_shown_failed)
-        session.notice.connect(self._on_notice)
-        session.downloading.connect(self.activity.download)
-
-    def _disconnect(self) -> None:
-        layers = self.viewer.layers
-        layers.events.inserted.disconnect(self._on_inserted)
-        layers.events.removed.disconnect(self._on_removed)
-        layers.selection.events.active.disconnect(self._on_active)
-
-    def _on_notice(self, text: str) -> None:
-        self.say(text, warn=True)
-
-    def _on_hint(self, text: str) -> None:
-        self.status.emit(text)
+        return (
+            (layers.events.inserted, self._on_inserted),
+            (layers.events.removed, self._on_removed),
+            (layers.selection.events.active, self._on_active),
+        )
 
     def _on_inserted(self, event: Any) -> None:
-        self._welcome(event.value)
+        self._on_layer(event.value)
 
     def _on_active(self, event: Any) -> None:
         """Selecting an image, or the boxes or masks of one, puts it to work."""
@@ -286,7 +288,7 @@ class Controller(QObject):  # type: ignore[misc]
                 return work
         return None
 
-    def _welcome(self, layer: Any) -> None:
+    def _on_layer(self, layer: Any) -> None:
         """A new image goes to work; a shapes layer that says it holds prompts is attached to the image at work."""
         if isinstance(layer, Image):
             self.set_image(layer)
@@ -299,7 +301,7 @@ class Controller(QObject):  # type: ignore[misc]
         layer = event.value
         for work in tuple(self._works):
             if layer is work.image:
-                self._retire(work)
+                self._on_image_removed(work)
             elif isinstance(layer, Shapes) and work.prompts is not None and layer is work.prompts.layer:
                 work.drop_prompts()
             elif isinstance(layer, Labels) and work.masks is not None and layer is work.masks.layer:
@@ -307,8 +309,8 @@ class Controller(QObject):  # type: ignore[misc]
             elif (clicks := work.clicking.clicks) is not None and layer is clicks.layer:
                 work.clicking.drop()
 
-    def _retire(self, work: Work) -> None:
-        self._let_go(work)
+    def _on_image_removed(self, work: Work) -> None:
+        self._close(work)
         if work is not self.work:
             return
         self.session.cancel()
@@ -316,37 +318,36 @@ class Controller(QObject):  # type: ignore[misc]
         self.work_changed.emit(None)
         self.status.emit("No image. Open one, or select an Image layer.")
 
-    def _let_go(self, work: Work) -> None:
-        self.journals.end(work)
-        self._unwatch(work)
+    def _close(self, work: Work) -> None:
+        self.work_closing.emit(work)
+        self._disconnect_image(work)
         work.close()
         self._works.remove(work)
         self.session.forget()
 
-    def _begin_anew(self, work: Work, channel_axis: int | None) -> None:
+    def _reopen(self, work: Work, channel_axis: int | None) -> Work:
         """The axes or the size of an image mean something else now: its objects do not fit any more."""
-        self._let_go(work)
-        fresh = self._take_on(self._new_work(work.image, channel_axis))
+        self._close(work)
+        fresh = self._open(work.image, channel_axis)
         for known in work.document.classes:
             fresh.document.set_class(known.id, known.name, known.color)
         if work is self.work:
-            self._put_to_work(fresh)
+            self._activate(fresh)
+        return fresh
 
-    def _watch(self, work: Work) -> None:
-        for name in IMAGE_EVENTS:
-            getattr(work.image.events, name).connect(self._on_image_changed)
-        work.image.events.contrast_limits.connect(self._on_contrast_limits)
-        work.image.events.set_data.connect(self._on_refresh)
-        work.notice.connect(self.say)
-        work.clicking.hint.connect(self._on_hint)
-        work.asked.connect(self._on_asked)
-        work.painting.masks_changed.connect(self._watch_masks)
+    # an image's events --------------------------------------------------------------------------------------
 
-    def _unwatch(self, work: Work) -> None:
-        for name in IMAGE_EVENTS:
-            getattr(work.image.events, name).disconnect(self._on_image_changed)
-        work.image.events.contrast_limits.disconnect(self._on_contrast_limits)
-        work.image.events.set_data.disconnect(self._on_refresh)
+    def _image_events(self, work: Work) -> list[tuple[Any, Callable[[Any], None]]]:
+        events = work.image.events
+        return [
+            *((getattr(events, name), self._on_image_changed) for name in IMAGE_EVENTS),
+            (events.contrast_limits, self._on_contrast_limits),
+            (events.set_data, self._on_refresh),
+        ]
+
+    def _disconnect_image(self, work: Work) -> None:
+        for emitter, slot in self._image_events(work):
+            emitter.disconnect(slot)
 
     def _on_image_changed(self, event: Any) -> None:
         for work in tuple(self._works):
@@ -355,8 +356,8 @@ class Controller(QObject):  # type: ignore[misc]
             if layer_shape(work.image) == work.shape:
                 work.forget_planes()
             else:
-                self._begin_anew(work, work.axes.channel if work.image.ndim == work.axes.ndim else None)
-        self.show_soon()
+                self._reopen(work, work.axes.channel if work.image.ndim == work.axes.ndim else None)
+        self._viewport.show_soon()
 
     def _on_refresh(self, event: Any) -> None:
         # Pixels changed in place come with no other event. A pyramid is refreshed by every pan and zoom.
@@ -368,20 +369,9 @@ class Controller(QObject):  # type: ignore[misc]
         if chosen.name == "layer" and self.work is not None and self.work.image is event.source:
             self.follow_layer_contrast(chosen.channels)
 
-    def follow_layer_contrast(self, channels: tuple[int, ...] | None = None) -> None:
-        """Use the contrast limits that the image at work is shown with, for the channels given."""
-        if self.work is None:
-            return
-        from napari_medsam.image.contrast import Contrast
-
-        low, high = (float(limit) for limit in self.work.image.contrast_limits)
-        self.configure(contrast=Contrast("window", (low, high), channels=channels, name="layer"))
-
-    def _watch_masks(self, masks: Any) -> None:
+    def _on_masks(self, masks: Any) -> None:
         if masks is not None:
             masks.refreshed.connect(lambda: self._recheck_timer.start(SETTLE_MS))
-
-    # timers -------------------------------------------------------------------------------------------------
 
     def _recheck_now(self) -> None:
         for work in self._works:

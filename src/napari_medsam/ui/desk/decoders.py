@@ -1,4 +1,4 @@
-"""Which decoder a viewer uses: switching, the way back, and what a training run brings."""
+"""Which decoder a viewer uses: switching, going back, and what a training run produced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Decoders(QObject):  # type: ignore[misc]
     """The decoder in use, and the one before it.
 
-    Signals: ``changed()`` when the user's decoders are others, ``switched(name)`` when another model is in use.
+    Signals: ``changed()`` when the list of the user's decoders changes, ``switched(name)`` when another is in use.
     """
 
     changed = Signal()
@@ -28,7 +28,7 @@ class Decoders(QObject):  # type: ignore[misc]
     def __init__(self, controller: Controller, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._controller = controller
-        self._left: str | None = None
+        self._last: str | None = None
         self._shown = self.in_use
         controller.configured.connect(self._on_configured)
 
@@ -42,7 +42,7 @@ class Decoders(QObject):  # type: ignore[misc]
 
         None where there is nothing to go back to.
         """
-        for name in (self._left, *_forebears(self.in_use)):
+        for name in (self._last, *_earlier_decoders(self.in_use)):
             if name is not None and name != self.in_use and _detail_of(name) is not None:
                 return name
         return None
@@ -53,31 +53,31 @@ class Decoders(QObject):  # type: ignore[misc]
         self._controller.configure(**self._controller.session.settings.choosing(name, details))
 
     def back(self) -> None:
-        """Go back to `previous`; a second call comes forth again."""
+        """Go back to `previous`; a second call undoes that."""
         name = self.previous
         if name is not None:
             self.use(name)
 
     def renamed(self, old: str, new: str) -> None:
-        """Keep the decoder in use, or on the way back, under its new name."""
-        if self._left == old:
-            self._left = new
+        """Follow a decoder that is in use, or was before, to its new name."""
+        if self._last == old:
+            self._last = new
         if self.in_use == old:
-            left = self._left
+            last = self._last
             self._controller.configure(model=new)
-            self._left = left
+            self._last = last
         self.changed.emit()
 
     def before_delete(self, name: str) -> None:
-        """Let go of a decoder that will be gone: its model's own one takes over."""
+        """Stop using a decoder that is about to be deleted: its model's own one takes over."""
         if self.in_use == name:
             with suppress(MedSAMError):
                 self.use(without_decoder(find_model(name)))
-        if self._left == name:
-            self._left = None
+        if self._last == name:
+            self._last = None
 
-    def take(self, request: TrainingRequest, view: RunView) -> str:
-        """What a finished run means here: an adopted decoder is used at once. Returns what to tell the user."""
+    def on_trained(self, request: TrainingRequest, view: RunView) -> str:
+        """Use the decoder of a finished run at once if it was adopted. Returns a message for the user."""
         if view.decoder is None:
             return view.message
         self.changed.emit()
@@ -90,7 +90,7 @@ class Decoders(QObject):  # type: ignore[misc]
 
     def _on_configured(self) -> None:
         if self.in_use != self._shown:
-            self._left, self._shown = self._shown, self.in_use
+            self._last, self._shown = self._shown, self.in_use
             self.switched.emit(self.in_use)
 
 
@@ -102,7 +102,7 @@ def _detail_of(name: str) -> int | None:
         return None
 
 
-def _forebears(name: str) -> tuple[str | None, ...]:
+def _earlier_decoders(name: str) -> tuple[str | None, ...]:
     """The decoder that a decoder was judged against, and its model's own one."""
     try:
         spec = find_model(name)

@@ -1,4 +1,4 @@
-"""The journal of one image at work: told of every change a moment later, and written by a thread of its own."""
+"""The journal of one image at work: it collects changes and has them written by the journals' thread."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
 
 from napari_medsam.document.objects import ObjectRecord, PlaneKey
 from napari_medsam.errors import MedSAMError
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from napari_medsam.layers.masks import MaskLayer, Stroke
     from napari_medsam.layers.prompts import PromptLayer
     from napari_medsam.layers.work import Work
-    from napari_medsam.ui.desk.journals import Journals
+    from napari_medsam.ui.desk.journal_thread import JournalThread
 
 WRITE_MS = 300  # a change is on disk about this much later; those of a moment are written together
 AGAIN_MS = 5000  # after a write that failed
@@ -35,14 +37,17 @@ AGAIN_MS = 5000  # after a write that failed
 class WorkJournal:
     """Watches one image at work and has its journal written.
 
-    leftovers: the journals of earlier sessions that are on offer for it. failed: whether the last write did.
+    recoverable: the journals that earlier sessions left of it, the latest first; ``recoverable_changed()`` is emitted
+    once they have been found. failed: whether the last write did.
     """
 
-    def __init__(self, work: Work, journals: Journals) -> None:
+    recoverable_changed = Signal()
+
+    def __init__(self, work: Work, thread: JournalThread) -> None:
         self.work = work
-        self.leftovers: list[Leftover] = []
+        self.recoverable: list[Leftover] = []
         self.failed = False
-        self._journals = journals
+        self._thread = thread
         self._journal: Journal | None = None  # touched by the journals' thread only
         self._masks: MaskLayer | None = None
         self._prompts: PromptLayer | None = None  # the last one, removed or not
@@ -53,26 +58,26 @@ class WorkJournal:
         self._given: dict[int, tuple[Box | None, int]] = {}
         self._strays: dict[Place, Bounds] = {}
         self._writing: Future[None] | None = None
-        self._timer = single_shot(journals, self._on_time)
-        for signal, slot in self._ties():
+        self._timer = single_shot(thread, self._on_time)
+        for signal, slot in self._connections():
             signal.connect(slot)
         image = work.image
         levels = list(image.data) if image.multiscale else [image.data]
-        look = partial(identify, levels, name=image.name, path=image.source.path, rgb=bool(image.rgb))
-        journals.later(partial(self._begin, look))
+        identified = partial(identify, levels, name=image.name, path=image.source.path, rgb=bool(image.rgb))
+        thread.submit(partial(self._begin, identified))
 
     def close(self) -> None:
         """Write the rest, and let go of everything."""
         self._closed = True
         self._timer.stop()
-        for signal, slot in self._ties():
+        for signal, slot in self._connections():
             signal.disconnect(slot)
         self._leave_masks()
         self.flush()
-        for leftover in self.leftovers:
-            self._journals.later(leftover.leave)
-        self.leftovers.clear()
-        self._journals.later(self._end)
+        for leftover in self.recoverable:
+            self._thread.submit(leftover.leave)
+        self.recoverable.clear()
+        self._thread.submit(self._end)
 
     def flush(self) -> None:
         """Have all that has changed written now."""
@@ -93,13 +98,13 @@ class WorkJournal:
         self._due = self._repainted = False
         self._changed.clear()
         self._strays.clear()
-        self._writing = self._journals.later(partial(self._write, change))
+        self._writing = self._thread.submit(partial(self._write, change))
 
     def restored(self, exported: tuple[int, ...]) -> None:
         """All that is in the document now is work to keep; some of it was exported before."""
         self._given.clear()
         self.flush()
-        self._journals.later(partial(self._saved, exported, None))
+        self._thread.submit(partial(self._saved, exported, None))
 
     def exporting(self, records: Iterable[ObjectRecord]) -> Callable[[], None]:
         """Some objects are being exported; to be called when they are."""
@@ -108,19 +113,19 @@ class WorkJournal:
             record.id: self._touched[record.id] for record in records if document.get(record.id) is record
         }
         self.flush()
-        mark = self._journals.later(lambda: None if self._journal is None else self._journal.mark())
+        mark = self._thread.submit(lambda: None if self._journal is None else self._journal.mark())
 
         def done() -> None:
             ids = [number for number, count in taken.items() if self._touched[number] == count]
             if not self._closed:
                 self.flush()
-                self._journals.later(lambda: self._saved(ids, mark.result()))
+                self._thread.submit(lambda: self._saved(ids, mark.result()))
 
         return done
 
     # what changes -------------------------------------------------------------------------------------------
 
-    def _ties(self) -> list[tuple[SignalInstance, Callable[..., None]]]:
+    def _connections(self) -> list[tuple[SignalInstance, Callable[..., None]]]:
         """What is listened to from the beginning to the end."""
         document = self.work.document
         return [
@@ -175,11 +180,14 @@ class WorkJournal:
             for label in masks.labels_touched(stroke) if bounds is not None else ():
                 record = document.get(label)
                 if record is None or record.plane != plane:
-                    whole = union(self._strays.get((plane, label)), bounds)
-                    assert whole is not None
-                    self._strays[plane, label] = whole
+                    self._add_stray((plane, label), bounds)
         if self._strays:
             self._note_more()
+
+    def _add_stray(self, place: Place, bounds: Bounds | None) -> None:
+        whole = union(self._strays.get(place), bounds)
+        if whole is not None:
+            self._strays[place] = whole
 
     def _on_refreshed(self) -> None:
         """The labels were drawn anew: undone, redone or replaced, unless another plane is shown now."""
@@ -216,15 +224,15 @@ class WorkJournal:
 
     # the journals' thread -----------------------------------------------------------------------------------
 
-    def _begin(self, look: Callable[[], Any]) -> None:
+    def _begin(self, identified: Callable[[], Any]) -> None:
         try:
-            image = look()
-            self._journal = Journal(self._journals.folder, image, self.work.axes.channel)
-            found = find_leftovers(self._journals.folder, image)
+            image = identified()
+            self._journal = Journal(self._thread.folder, image, self.work.axes.channel)
+            found = find_leftovers(self._thread.folder, image)
         except Exception as error:
-            self._journals.post(partial(self._cannot, str(error)))
+            self._thread.post(partial(self._warn, str(error)))
         else:
-            self._journals.post(partial(self._on_found, found))
+            self._thread.post(partial(self._on_found, found))
 
     def _write(self, change: Change) -> None:
         if self._journal is None:
@@ -233,7 +241,7 @@ class WorkJournal:
             self._journal.record(change)
         except Exception as error:
             self.failed = True
-            self._journals.post(partial(self._failed, change, error))
+            self._thread.post(partial(self._failed, change, error))
         else:
             self.failed = False
 
@@ -242,7 +250,7 @@ class WorkJournal:
             try:
                 self._journal.saved(object_ids, mark)
             except OSError as error:
-                self._journals.post(partial(self._cannot, str(error)))
+                self._thread.post(partial(self._warn, str(error)))
 
     def _end(self) -> None:
         if self._journal is not None:
@@ -254,27 +262,25 @@ class WorkJournal:
     def _on_found(self, found: list[Leftover]) -> None:
         if self._closed:
             for leftover in found:
-                self._journals.later(leftover.leave)
+                self._thread.submit(leftover.leave)
             return
-        self.leftovers = found
-        self._journals.offered.emit()
+        self.recoverable = found
+        self.recoverable_changed.emit()
 
     def _failed(self, change: Change, error: Exception) -> None:
         """Try again later; what has changed since is written with it."""
-        self._cannot(str(error))
+        self._warn(str(error))
         if not self._closed:
             self._changed |= change.changed
             self._repainted |= change.repainted
             for place, bounds in change.strays.items():
-                whole = union(self._strays.get(place), bounds)
-                assert whole is not None
-                self._strays[place] = whole
+                self._add_stray(place, bounds)
             self._due = True
             self._timer.start(AGAIN_MS)
 
-    def _cannot(self, why: str) -> None:
-        folder = self._journals.folder
-        self._journals.warn(
-            f"{self.work.image.name}: work that is not exported is not kept safe in {folder} ({why}). "
+    def _warn(self, why: str) -> None:
+        folder = self._thread.folder
+        self._thread.warn(
+            f"{self.work.image.name}: unsaved work is not kept safe in {folder} ({why}). "
             f"Export often, free some space, or set {ENVIRONMENT_VARIABLE} to another folder."
         )

@@ -1,68 +1,55 @@
-"""The journals of a viewer's images: one thread that writes them all, and what was left of earlier ones."""
+"""The journals of a viewer's images, and what earlier sessions left in theirs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_medsam.errors import MedSAMError
-from napari_medsam.journal.recovery import Leftover, Recovered, prune
-from napari_medsam.journal.writer import journal_folder
+from napari_medsam.journal.recovery import Leftover, Recovered
 from napari_medsam.layers.restore import put_back
 from napari_medsam.ui.desk.journal import WorkJournal
+from napari_medsam.ui.desk.journal_thread import JournalThread
 
 if TYPE_CHECKING:
     from napari_medsam.curation.snapshot import PlaneSnapshot
     from napari_medsam.layers.work import Work
     from napari_medsam.ui.desk.controller import Controller
 
-Result = TypeVar("Result")
-
 
 class Journals(QObject):  # type: ignore[misc]
-    """Keeps a journal for each image at work of one controller, and offers those that were left of them.
+    """Keeps a journal for each image at work of one controller, and restores those of earlier sessions.
 
-    ``offered()`` is emitted when what is offered for an image has changed. All methods belong to the main thread.
+    ``recoverable_changed()`` is emitted when there is more or less to restore. All methods belong to the main thread.
     """
 
-    offered = Signal()
+    recoverable_changed = Signal()
 
-    def __init__(self, controller: Controller) -> None:
-        super().__init__(controller)
-        self.folder = journal_folder()
+    def __init__(self, controller: Controller, parent: QObject | None = None) -> None:
+        super().__init__(parent)
         self._controller = controller
-        self._kept: list[WorkJournal] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="medsam-journal")
-        self._said: set[str] = set()
-        self._thread.submit(prune, self.folder)
-
-    def begin(self, work: Work) -> None:
-        """Keep a journal of an image, and look for one that was left."""
-        self._kept.append(WorkJournal(work, self))
-
-    def end(self, work: Work) -> None:
-        """An image is no longer at work: what is not exported of it is offered when it is opened again."""
-        for kept in [kept for kept in self._kept if kept.work is work]:
-            self._kept.remove(kept)
-            kept.close()
-            self.offered.emit()
+        self._journals: list[WorkJournal] = []
+        self._thread = JournalThread(self)
+        self._thread.warning.connect(partial(controller.notify, warn=True))
+        controller.work_opened.connect(self._begin)
+        controller.work_closing.connect(self._end)
 
     def close(self) -> None:
         """Write what is still to be written, and end."""
-        for kept in self._kept:
-            kept.close()
-        self._kept.clear()
-        self._thread.shutdown(wait=True)
+        for journal in self._journals:
+            journal.close()
+        self._journals.clear()
+        self._thread.close()
 
     def exporting(self, taken: Iterable[PlaneSnapshot]) -> Callable[[], None]:
-        """An export begins of what is here now: call what this gives once it is done."""
+        """An export begins of what is here now: call what this returns once it is done."""
         records = [record for entry in taken for record in entry.records]
-        done = [kept.exporting(records) for kept in self._kept]
+        done = [journal.exporting(records) for journal in self._journals]
 
         def finish() -> None:
             for saved in done:
@@ -70,81 +57,72 @@ class Journals(QObject):  # type: ignore[misc]
 
         return finish
 
-    # what was left ------------------------------------------------------------------------------------------
+    def _begin(self, work: Work) -> None:
+        journal = WorkJournal(work, self._thread)
+        journal.recoverable_changed.connect(lambda: self.recoverable_changed.emit())
+        self._journals.append(journal)
 
-    def offer(self, work: Work | None) -> Leftover | None:
-        """The latest journal that was left of an image; None when there is none."""
-        return next((kept.leftovers[0] for kept in self._kept if kept.work is work and kept.leftovers), None)
+    def _end(self, work: Work) -> None:
+        """What is not exported of an image that is closed is offered when it is opened again."""
+        for journal in [journal for journal in self._journals if journal.work is work]:
+            self._journals.remove(journal)
+            journal.close()
+            self.recoverable_changed.emit()
+
+    # what an earlier session left ---------------------------------------------------------------------------
+
+    def recoverable(self, work: Work | None) -> Leftover | None:
+        """The latest journal that an earlier session left of an image; None when there is none."""
+        found = (journal.recoverable for journal in self._journals if journal.work is work)
+        return next((left[0] for left in found if left), None)
 
     def restore(self, work: Work) -> None:
-        """Bring back what the journal on offer holds; its file is read in the background."""
+        """Bring back what the recoverable journal holds; its file is read in the background."""
         leftover = self._take(work)
         if leftover is not None:
-            done = self.later(leftover.read)
-            done.add_done_callback(partial(self._on_read, work, leftover))
+            done = self._thread.submit(leftover.read)
+            done.add_done_callback(
+                lambda read: self._thread.post(partial(self._put_back, work, leftover, read))
+            )
 
     def discard(self, work: Work) -> None:
-        """Delete the journal on offer."""
+        """Delete the recoverable journal."""
         leftover = self._take(work)
         if leftover is not None:
-            self.later(leftover.remove)
+            self._thread.submit(leftover.remove)
 
     def _take(self, work: Work) -> Leftover | None:
-        for kept in self._kept:
-            if kept.work is work and kept.leftovers:
-                leftover = kept.leftovers.pop(0)
-                self.offered.emit()
-                return leftover
-        return None
+        leftover = self.recoverable(work)
+        if leftover is not None:
+            self._journal_of(work).recoverable.remove(leftover)
+            self.recoverable_changed.emit()
+        return leftover
 
-    def _on_read(self, work: Work, leftover: Leftover, done: Future[Recovered]) -> None:
-        self._controller.post(partial(self._put_back, work, leftover, done))
-
-    def _put_back(self, work: Work, leftover: Leftover, done: Future[Recovered]) -> None:
-        error = done.exception()
+    def _put_back(self, work: Work, leftover: Leftover, read: Future[Recovered]) -> None:
+        error = read.exception()
         if error is None and work in self._controller.works:
-            found = done.result()
+            found = read.result()
             try:
-                work = self._on_its_axes(work, found.header.channel_axis)
+                work = self._controller.work_with_channels(work, found.header.channel_axis)
                 restored = put_back(work, found)
             except MedSAMError as problem:
                 error = problem
             else:
-                self._controller.say(restored.text)
-                self._written_then(work, restored.exported, leftover)
+                self._controller.notify(restored.text)
+                self._remove_once_written(leftover, self._journal_of(work), restored.exported)
                 return
-        self.later(leftover.leave)
+        self._thread.submit(leftover.leave)
         if error is not None:
-            self._controller.say(
-                f"{work.image.name}: what was not exported cannot be restored ({error}).", warn=True
+            self._controller.notify(
+                f"{work.image.name}: the unsaved work cannot be restored ({error}).", warn=True
             )
 
-    def _on_its_axes(self, work: Work, channel_axis: int | None) -> Work:
-        """The work of the same image with the channel axis that its objects were made with."""
-        if work.axes.channel == channel_axis:
-            return work
-        self._controller.set_image(work.image)
-        self._controller.set_channel_axis(channel_axis)
-        assert self._controller.work is not None
-        return self._controller.work
-
-    def _written_then(self, work: Work, exported: tuple[int, ...], leftover: Leftover) -> None:
+    def _remove_once_written(
+        self, leftover: Leftover, journal: WorkJournal, exported: tuple[int, ...]
+    ) -> None:
         """Once all of it stands in the image's own journal, the one it came from goes."""
-        [kept] = [kept for kept in self._kept if kept.work is work]
-        kept.restored(exported)
-        self.later(lambda: leftover.leave() if kept.failed else leftover.remove())
+        journal.restored(exported)
+        self._thread.submit(lambda: leftover.leave() if journal.failed else leftover.remove())
 
-    # for the journals ---------------------------------------------------------------------------------------
-
-    def later(self, work: Callable[[], Result]) -> Future[Result]:
-        """Do something in the journals' thread, after all that was asked before."""
-        return self._thread.submit(work)
-
-    def post(self, function: Callable[[], None]) -> None:
-        self._controller.post(function)
-
-    def warn(self, text: str) -> None:
-        """Say that something is not kept; the same thing once."""
-        if text not in self._said:
-            self._said.add(text)
-            self._controller.say(text, warn=True)
+    def _journal_of(self, work: Work) -> WorkJournal:
+        return next(journal for journal in self._journals if journal.work is work)

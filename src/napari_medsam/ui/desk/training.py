@@ -1,4 +1,4 @@
-"""A training run as the window has it: the process, what is known of it, and few enough updates."""
+"""The training run of a window: its process, its state, and few enough updates."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from napari_medsam.ui.qt.bridge import MainThread, single_shot
 
 Begin = Callable[[TrainingRequest, Path, Callable[[dict[str, Any]], None]], Any]
 
-TELL_MS = 250  # events come with every step; a person reads four lines a second at most
+UPDATE_MS = 250  # events come with every step; a person reads four lines a second at most
 REAP_MS = 200
-REAP_TURNS = 50  # then a process that does not end after its last word is killed
+REAP_TURNS = 50  # then a process that does not end after its last event is killed
 
 
-class Training(QObject):  # type: ignore[misc]
+class TrainingRun(QObject):  # type: ignore[misc]
     """At most one run at a time. ``begin`` starts its process (a test's fake, or `TrainingProcess`).
 
     Signals, in the main thread: ``changed(RunView)`` a few times a second, ``ended(TrainingRequest, RunView)`` once
@@ -45,7 +45,7 @@ class Training(QObject):  # type: ignore[misc]
         self._retired: list[tuple[Any, int]] = []
         self.request: TrainingRequest | None = None
         self.folder: Path | None = None
-        self._tell_timer, self._reap_timer = single_shot(self, self._tell), QTimer(self)
+        self._update_timer, self._reap_timer = single_shot(self, self._update), QTimer(self)
         self._reap_timer.timeout.connect(self._reap)
 
     @property
@@ -86,7 +86,7 @@ class Training(QObject):  # type: ignore[misc]
     def close(self) -> None:
         """End the run at once; it can be resumed. Nothing is emitted afterwards."""
         self._run += 1
-        for timer in (self._tell_timer, self._reap_timer):
+        for timer in (self._update_timer, self._reap_timer):
             timer.stop()
         retired, self._retired = self._retired, []
         process, self._process = self._process, None
@@ -102,13 +102,13 @@ class Training(QObject):  # type: ignore[misc]
             self._view = follow(self._view, event)
             first, self._pending = not self._pending, True
         if first:
-            self._main.post(partial(self._tell_soon, run))
+            self._main.post(partial(self._update_soon, run))
 
-    def _tell_soon(self, run: int) -> None:
-        if run == self._run and not self._tell_timer.isActive():
-            self._tell_timer.start(0 if self._view.ended else TELL_MS)
+    def _update_soon(self, run: int) -> None:
+        if run == self._run and not self._update_timer.isActive():
+            self._update_timer.start(0 if self._view.ended else UPDATE_MS)
 
-    def _tell(self) -> None:
+    def _update(self) -> None:
         with self._lock:
             self._pending, view = False, self._view
         if view.ended and self._process is not None:
@@ -121,7 +121,7 @@ class Training(QObject):  # type: ignore[misc]
             self.changed.emit(view)
 
     def _reap(self) -> None:
-        """Let a process that said its last word put its files away, then close it."""
+        """Let a process that sent its last event put its files away, then close it."""
         waiting = []
         for process, turns in self._retired:
             if process.alive and turns:

@@ -1,4 +1,4 @@
-"""What the user looks at: once the view has settled, its plane and the fields under it are embedded."""
+"""The part of the image on screen: once the view has settled, its plane and the fields under it are embedded."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PAN_MS = 400
 SETTLE_MS = 80  # a slider that still moves, a layer that is still being set up
 
 
-class Looking(QObject):  # type: ignore[misc]
+class Viewport(QObject):  # type: ignore[misc]
     """Watches the sliders and the camera of one viewer; ``work()`` gives the image at work, or None.
 
-    ``status(str)`` says what is done about the plane on screen.
+    ``status(str)`` describes what happens to the plane on screen.
     """
 
     status = Signal(str)
@@ -39,22 +39,22 @@ class Looking(QObject):  # type: ignore[misc]
         self._work = work
         self._view: Bounds | None = None
         self._show_timer = single_shot(self, self._show)
-        self._pan_timer = single_shot(self, self._look_around)
-        for emitter, call in self._watched():
-            emitter.connect(call)
+        self._pan_timer = single_shot(self, self._embed_view)
+        for emitter, slot in self._events():
+            emitter.connect(slot)
 
     def close(self) -> None:
-        """Let go of the viewer."""
+        """Disconnect from the viewer."""
         for timer in (self._show_timer, self._pan_timer):
             timer.stop()
-        for emitter, call in self._watched():
-            emitter.disconnect(call)
+        for emitter, slot in self._events():
+            emitter.disconnect(slot)
 
     def show_soon(self, *_: object) -> None:
         """Embed what is on screen once the view has settled."""
         self._show_timer.start(SETTLE_MS)
 
-    def _watched(self) -> list[tuple[Any, Callable[..., None]]]:
+    def _events(self) -> list[tuple[Any, Callable[..., None]]]:
         dims, camera = self._viewer.dims.events, self._viewer.scene.camera.events
         moved = [(emitter, self.show_soon) for emitter in (dims.point, dims.order, dims.ndisplay)]
         return moved + [(emitter, self._on_camera) for emitter in (camera.center, camera.zoom)]
@@ -75,17 +75,17 @@ class Looking(QObject):  # type: ignore[misc]
     def _on_camera(self, *_: object) -> None:
         self._pan_timer.start(PAN_MS)
 
-    def _look_around(self) -> None:
+    def _embed_view(self) -> None:
         """After a pan or zoom: embed the fields under the view, unless the view was embedded already."""
         work = self._work()
         if work is None or self._session.settings.field != "auto":
             return
         with suppress(MedSAMError):
-            if self._view is None or _is_elsewhere(work.view(work.shown_plane()), self._view):
+            if self._view is None or _needs_embedding(work.view(work.shown_plane()), self._view):
                 self._show()
 
 
-def _is_elsewhere(now: Bounds, before: Bounds) -> bool:
+def _needs_embedding(now: Bounds, before: Bounds) -> bool:
     """Whether a view leaves an earlier one, or is so much closer that smaller boxes will be drawn in it."""
     outside = now[0] < before[0] or now[1] < before[1] or now[2] > before[2] or now[3] > before[3]
     return outside or 2 * max(now[2] - now[0], now[3] - now[1]) <= max(

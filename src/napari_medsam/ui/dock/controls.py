@@ -1,33 +1,24 @@
-"""Small composite controls of the dock: model, contrast and channels; and its line about the cache."""
+"""Small composite controls of the dock: model, contrast and channels."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QDoubleSpinBox,
-    QFileDialog,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QLabel, QLineEdit, QWidget
+from superqt.utils import signals_blocked
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.image.contrast import PRESETS, Contrast
 from napari_medsam.model.catalogue import ModelSpec, find_model, model_names
 from napari_medsam.model.checkpoint import is_available
+from napari_medsam.ui.qt.build import hbox, vbox
 
 if TYPE_CHECKING:
     from napari.layers import Image
-
-    from napari_medsam.embedding.cache import CacheStats
 
 LARGEST = 1e9
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -51,24 +42,20 @@ class ModelChoice(QWidget):  # type: ignore[misc]
         self.device.setToolTip(
             "auto takes a GPU where there is one; without enough memory the CPU takes over"
         )
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.name, stretch=1)
-        row.addWidget(self.device)
+        hbox(self.name, self.device, within=self).setStretch(0, 1)
         self.name.currentIndexChanged.connect(self._on_name)
         self.device.currentTextChanged.connect(self.device_changed)
 
     def refresh(self) -> None:
         """List the models and the user's decoders as they are now."""
-        self.name.blockSignals(True)
-        self.name.clear()
-        for known in model_names():
-            with suppress(MedSAMError):  # a decoder whose model is gone
-                tip = _describe(find_model(known))
-                self.name.addItem(known, known)
-                self.name.setItemData(self.name.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.name.addItem(FROM_FILE, None)
-        self.name.blockSignals(False)
+        with signals_blocked(self.name):
+            self.name.clear()
+            for known in model_names():
+                with suppress(MedSAMError):  # a decoder whose model is gone
+                    tip = _describe(find_model(known))
+                    self.name.addItem(known, known)
+                    self.name.setItemData(self.name.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+            self.name.addItem(FROM_FILE, None)
         self.show_model(self._current)
 
     def _on_name(self) -> None:
@@ -86,25 +73,20 @@ class ModelChoice(QWidget):  # type: ignore[misc]
     def show_model(self, name: str) -> None:
         """Show another model as the chosen one; emits nothing."""
         self._current = name
-        self.name.blockSignals(True)
-        index = self.name.findData(name)
-        if index < 0:  # a file: listed in front of the entry that opens one
-            index = self.name.count() - 1
-            self.name.insertItem(index, Path(name).name, name)
-        self.name.setCurrentIndex(index)
-        self.name.blockSignals(False)
+        with signals_blocked(self.name):
+            index = self.name.findData(name)
+            if index < 0:  # a file: listed in front of the entry that opens one
+                index = self.name.count() - 1
+                self.name.insertItem(index, Path(name).name, name)
+            self.name.setCurrentIndex(index)
 
 
 def _describe(spec: ModelSpec) -> str:
     """What a tooltip says about a model."""
     size = "" if spec.size is None else f", {spec.size / 2**20:.0f} MB"
-    where = (
-        "built in"
-        if spec.origin == "built-in"
-        else "ready"
-        if is_available(spec)
-        else "downloaded when chosen"
-    )
+    where = "ready" if is_available(spec) else "downloaded when chosen"
+    if spec.origin == "built-in":
+        where = "built in"
     return f"{spec.title}{size}, {where}. {spec.licence}"
 
 
@@ -128,15 +110,9 @@ class ContrastChoice(QWidget):  # type: ignore[misc]
             box.setKeyboardTracking(False)
             box.valueChanged.connect(self.changed)
         self.limits = QWidget()
-        row = QHBoxLayout(self.limits)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.low)
-        row.addWidget(self.high)
+        hbox(self.low, self.high, within=self.limits)
         self.limits.hide()
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.mode)
-        column.addWidget(self.limits)
+        vbox(self.mode, self.limits, within=self)
         self.mode.currentIndexChanged.connect(self._on_mode)
 
     def value(self) -> Contrast | None:
@@ -167,31 +143,26 @@ class ChannelChoice(QWidget):  # type: ignore[misc]
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("0, 1, 2")
         self.channels.setToolTip("One to three channel numbers, counted from 0")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(QLabel("Channel axis"))
-        row.addWidget(self.axis)
-        row.addWidget(self.channels)
+        hbox(QLabel("Channel axis"), self.axis, self.channels, within=self)
         self.axis.currentIndexChanged.connect(self._on_axis)
         self.channels.editingFinished.connect(lambda: self.channels_changed.emit(self.chosen()))
         self.hide()
 
     def show_layer(self, layer: Image | None, axis: int | None) -> None:
         """Offer the axes of a layer; hidden where there is nothing to choose."""
-        self.axis.blockSignals(True)
-        self.axis.clear()
-        self.axis.addItem("none", None)
-        if layer is not None and not layer.rgb:
-            for number in range(layer.ndim):
-                self.axis.addItem(f"{number}", number)
-        self.axis.setCurrentIndex(0 if axis is None else axis + 1)
-        self.axis.blockSignals(False)
+        with signals_blocked(self.axis):
+            self.axis.clear()
+            self.axis.addItem("none", None)
+            if layer is not None and not layer.rgb:
+                for number in range(layer.ndim):
+                    self.axis.addItem(f"{number}", number)
+            self.axis.setCurrentIndex(0 if axis is None else axis + 1)
         self.channels.setVisible(axis is not None)
         self.setVisible(layer is not None and not layer.rgb and layer.ndim > 2)
 
     def chosen(self) -> tuple[int, ...] | None:
         """The channel numbers typed, or None for the first three."""
-        parts: list[Any] = self.channels.text().replace(",", " ").split()
+        parts: list[str] = self.channels.text().replace(",", " ").split()
         if self.axis.currentData() is None or not parts or not all(part.isdigit() for part in parts):
             return None
         return tuple(int(part) for part in parts[:3])
@@ -203,11 +174,3 @@ class ChannelChoice(QWidget):  # type: ignore[misc]
         axis = self.axis.currentData()
         self.channels.setVisible(axis is not None)
         self.axis_changed.emit(axis)
-
-
-def describe_cache(stats: CacheStats, problem: str | None = None) -> str:
-    """One line about the embedding cache, and what is wrong with it if anything is."""
-    if problem:
-        return problem
-    used, cap = stats.bytes / 2**20, stats.max_bytes / 2**30
-    return f"Cache: {stats.entries} embeddings, {used:.0f} MB of {cap:.0f} GB"

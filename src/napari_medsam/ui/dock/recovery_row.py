@@ -1,80 +1,75 @@
-"""The dock's row that offers what an earlier session left."""
+"""The dock's row that offers the unsaved work of an earlier session."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
+
+from napari_medsam.ui.qt.bridge import single_shot
+from napari_medsam.ui.qt.build import button, hbox
 
 if TYPE_CHECKING:
     from napari_medsam.journal.recovery import Leftover
-    from napari_medsam.ui.desk.controller import Controller
+    from napari_medsam.ui.desk.desk import Desk
 
-SURE_MS = 5000
-DISCARD, SURE = "Discard", "Really discard"
+CONFIRM_MS = 5000
+DISCARD, CONFIRM = "Discard", "Really discard"
 
 
-class LeftoverRow(QFrame):  # type: ignore[misc]
-    """Says how many objects were not exported, with buttons to restore or to discard them; hidden when there are none.
+class RecoveryRow(QFrame):  # type: ignore[misc]
+    """How many objects were not exported, with buttons to restore or to discard them; hidden when there are none.
 
-    Discard wants a second press within five seconds: there is no way back from it.
+    Discard needs a second press within five seconds: it cannot be undone.
     """
 
-    def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._controller = controller
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
         self._shown: Leftover | None = None
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self.text = QLabel()
         self.text.setWordWrap(True)
-        self.restore = QPushButton("Restore")
-        self.restore.setToolTip("Bring back boxes, clicks, classes and masks as they were")
-        self.discard = QPushButton(DISCARD)
-        self.discard.setToolTip("Delete them for good")
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.restore)
-        buttons.addWidget(self.discard)
+        self.restore = button("Restore", "Bring back boxes, clicks, classes and masks as they were")
+        self.discard = button(DISCARD, "Delete them for good")
         column = QVBoxLayout(self)
         column.addWidget(self.text)
-        column.addLayout(buttons)
-        self._calm = QTimer(self)
-        self._calm.setSingleShot(True)
-        self._calm.timeout.connect(self._calm_down)
-        self.restore.clicked.connect(self._restore)
-        self.discard.clicked.connect(self._discard)
-        controller.journals.offered.connect(self._look)
-        controller.work_changed.connect(self._look)
-        self._look()
+        column.addLayout(hbox(self.restore, self.discard))
+        self._timer = single_shot(self, self._reset_discard)
+        self.restore.clicked.connect(self._on_restore)
+        self.discard.clicked.connect(self._on_discard)
+        desk.journals.recoverable_changed.connect(self._refresh)
+        desk.controller.work_changed.connect(self._refresh)
+        self._refresh()
 
-    def _look(self, *_: object) -> None:
-        leftover = self._controller.journals.offer(self._controller.work)
+    def _refresh(self, *_: object) -> None:
+        leftover = self._desk.journals.recoverable(self._desk.controller.work)
         if leftover is not self._shown:
-            self._calm_down()
+            self._reset_discard()
         self._shown = leftover
         if leftover is not None:
             self.text.setText(describe(leftover.unsaved, leftover.objects, leftover.when))
         self.setVisible(leftover is not None)
 
-    def _restore(self) -> None:
-        if self._controller.work is not None:
-            self._controller.journals.restore(self._controller.work)
+    def _on_restore(self) -> None:
+        if self._desk.controller.work is not None:
+            self._desk.journals.restore(self._desk.controller.work)
 
-    def _discard(self) -> None:
+    def _on_discard(self) -> None:
         if self.discard.text() == DISCARD:
-            self.discard.setText(SURE)
-            self._calm.start(SURE_MS)
-        elif self._controller.work is not None:
-            self._controller.journals.discard(self._controller.work)
+            self.discard.setText(CONFIRM)
+            self._timer.start(CONFIRM_MS)
+        elif self._desk.controller.work is not None:
+            self._desk.journals.discard(self._desk.controller.work)
 
-    def _calm_down(self) -> None:
-        self._calm.stop()
+    def _reset_discard(self) -> None:
+        self._timer.stop()
         self.discard.setText(DISCARD)
 
 
 def describe(unsaved: int, objects: int, when: float) -> str:
-    """One sentence about what was left: how many of how many objects, from when (seconds since the epoch)."""
+    """One sentence about unsaved work: how many of how many objects, from when (seconds since the epoch)."""
     many = f"{unsaved} of {objects} objects" if unsaved < objects else f"{objects} object{_s(objects)}"
     verb = "was" if unsaved == 1 else "were"
     return f"{many} from {_date(when)} {verb} not exported."

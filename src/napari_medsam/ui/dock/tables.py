@@ -1,4 +1,4 @@
-"""The dock's two tables: classes and objects. They show a document and report what the user picks."""
+"""The dock's two tables, classes and objects: they show a document and report what the user picks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QHBoxLayout,
     QHeaderView,
     QListWidget,
     QListWidgetItem,
-    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_medsam.document.objects import Document, ObjectClass, ObjectRecord
+from napari_medsam.ui.qt.build import button, hbox
 
 MOST_CLASSES = 9  # one for each number key
 
@@ -26,7 +26,6 @@ class ClassList(QWidget):  # type: ignore[misc]
 
     chosen = Signal(int)
     renamed = Signal(int, str)
-    wanted = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -35,29 +34,23 @@ class ClassList(QWidget):  # type: ignore[misc]
         self.list.setToolTip(
             "The class of the boxes you draw. Number keys choose it too; double click renames."
         )
-        self.add = QPushButton("+")
+        self.add = button("+", "Add a class")
         self.add.setFixedWidth(28)
-        self.add.setToolTip("Add a class")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.list)
-        row.addWidget(self.add, alignment=Qt.AlignmentFlag.AlignTop)
+        hbox(self.list, self.add, within=self).setAlignment(self.add, Qt.AlignmentFlag.AlignTop)
         self.list.itemClicked.connect(lambda item: self.chosen.emit(item.data(Qt.ItemDataRole.UserRole)))
         self.list.itemChanged.connect(self._on_changed)
-        self.add.clicked.connect(self.wanted)
 
     def show_classes(self, classes: tuple[ObjectClass, ...], current: int) -> None:
-        self.list.blockSignals(True)
-        self.list.clear()
-        for found in classes:
-            item = QListWidgetItem(_swatch(found.color), found.name)
-            item.setData(Qt.ItemDataRole.UserRole, found.id)
-            item.setToolTip(f"Key {found.id}")
-            item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
-            self.list.addItem(item)
-            if found.id == current:
-                self.list.setCurrentItem(item)
-        self.list.blockSignals(False)
+        with signals_blocked(self.list):
+            self.list.clear()
+            for found in classes:
+                item = QListWidgetItem(_swatch(found.color), found.name)
+                item.setData(Qt.ItemDataRole.UserRole, found.id)
+                item.setToolTip(f"Key {found.id}")
+                item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
+                self.list.addItem(item)
+                if found.id == current:
+                    self.list.setCurrentItem(item)
         self.add.setEnabled(len(classes) < MOST_CLASSES)
 
     def _on_changed(self, item: QListWidgetItem) -> None:
@@ -100,7 +93,7 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]
 
 
 def describe_prompts(record: ObjectRecord) -> str:
-    """What was said about an object: "box", "box + 2 clicks", "1 click"; "" for one that was painted."""
+    """The prompts of an object in words: "box", "box + 2 clicks", "1 click"; "" for one that was painted."""
     parts = [] if record.box is None else ["box"]
     if record.points:
         parts.append(f"{len(record.points)} click{'s' if len(record.points) > 1 else ''}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_medsam.model.api import knows_clicks
+from napari_medsam.ui.qt.build import button, hbox
 
 if TYPE_CHECKING:
     from napari_medsam.model.api import Model
+    from napari_medsam.ui.desk.controller import Controller
 
 CLICKS = (
     "Click on an object (plus), and on what is not part of it (minus: Alt or Ctrl, or key N). "
@@ -20,37 +22,35 @@ LOADING = "The model is being loaded"
 
 
 class PromptTools(QWidget):  # type: ignore[misc]
-    """``boxes()``, ``clicks()``, ``next_object()`` say which button was pressed, ``live(bool)`` whether to preview."""
+    """Buttons that choose a tool, and whether the mask of a box is previewed while it is dragged."""
 
-    boxes = Signal()
-    live = Signal(bool)
-    clicks = Signal()
-    next_object = Signal()
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.draw = QPushButton("Draw boxes")
-        self.draw.setToolTip("Make the boxes and masks layers for this image and choose the rectangle tool")
-        self.click = QPushButton("Click objects")
-        self.next = QPushButton("New object")
-        self.next.setToolTip("The next plus click begins another object (Enter in the clicks layer)")
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self._controller = controller
+        self.draw = button(
+            "Draw boxes", "Make the boxes and masks layers for this image and choose the rectangle tool"
+        )
+        self.click = button("Click objects")
+        self.next = button(
+            "New object", "The next plus click begins another object (Enter in the clicks layer)"
+        )
         self.preview = QCheckBox("Preview")
         self.preview.setChecked(True)
         self.preview.setToolTip("Show the mask of a box while it is being dragged")
-        self.preview.toggled.connect(self.live)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        for button, signal in (
-            (self.draw, self.boxes),
-            (self.click, self.clicks),
-            (self.next, self.next_object),
-        ):
-            row.addWidget(button)
-            button.clicked.connect(signal)
-        row.addWidget(self.preview)
-        self.show_model(None)
+        hbox(self.draw, self.click, self.next, self.preview, within=self)
+        self.draw.clicked.connect(lambda: controller.draw_boxes())
+        self.click.clicked.connect(lambda: controller.click_objects())
+        self.next.clicked.connect(self._begin_next)
+        self.preview.toggled.connect(partial(setattr, controller.choices, "preview"))
+        controller.session.model_changed.connect(self._show_model)
+        controller.configured.connect(lambda: self._show_model(controller.session.model))
+        self._show_model(None)
 
-    def show_model(self, model: Model | None) -> None:
+    def _begin_next(self) -> None:
+        if self._controller.work is not None:
+            self._controller.work.clicking.begin_next()
+
+    def _show_model(self, model: Model | None) -> None:
         """Offer clicks where the model has learned them; None stands for one that is being loaded."""
         knows = knows_clicks(model)
         self.click.setEnabled(knows)

@@ -1,11 +1,11 @@
-"""Small Qt mechanisms that several parts share: the way back into the main thread, timers, widgets that leave."""
+"""Running something in the main thread: posted from another thread, or after a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 
 class MainThread(QObject):  # type: ignore[misc]
@@ -13,19 +13,30 @@ class MainThread(QObject):  # type: ignore[misc]
 
     >>> post = MainThread().post
     >>> post(lambda: label.setText("done"))  # from any thread; returns at once
+
+    After `close` nothing is run any more, not even what was posted before.
     """
 
     _posted = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._closed = False
         self._posted.connect(self._run, Qt.ConnectionType.QueuedConnection)
 
     def post(self, function: Callable[[], None]) -> None:
         self._posted.emit(function)
 
-    def _run(self, function: Callable[[], None]) -> None:
-        function()
+    def later(self, function: Callable[[], object], seconds: float = 0.0) -> None:
+        """Run a function once the event loop is back, or so many seconds later; call this in the main thread."""
+        QTimer.singleShot(round(seconds * 1000), partial(self._run, function))
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _run(self, function: Callable[[], object]) -> None:
+        if not self._closed:
+            function()
 
 
 def single_shot(parent: QObject, call: Callable[[], None]) -> QTimer:
@@ -34,8 +45,3 @@ def single_shot(parent: QObject, call: Callable[[], None]) -> QTimer:
     timer.setSingleShot(True)
     timer.timeout.connect(call)
     return timer
-
-
-def is_taken_out(widget: QWidget, event: QEvent | None) -> bool:
-    """Whether a change event says that napari took a dock widget out of its window, as when the user closes it."""
-    return event is not None and event.type() == QEvent.Type.ParentChange and widget.parent() is None

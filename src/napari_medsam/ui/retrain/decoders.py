@@ -10,15 +10,13 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
-    QGridLayout,
     QHeaderView,
     QMessageBox,
-    QPushButton,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.verdict_text import decision_of
@@ -31,6 +29,7 @@ from napari_medsam.model.library import (
     own_decoders,
     rename_decoder,
 )
+from napari_medsam.ui.qt.build import button, hbox, vbox
 
 if TYPE_CHECKING:
     from napari_medsam.ui.desk.decoders import Decoders
@@ -60,15 +59,9 @@ class DecoderList(QWidget):  # type: ignore[misc]
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.table.setFixedHeight(150)
-        self.use, self.delete = QPushButton("Use"), QPushButton("Delete")
-        self.save, self.load = QPushButton("Export ..."), QPushButton("Import ...")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.table)
-        grid = QGridLayout()
-        for place, button in enumerate((self.use, self.delete, self.save, self.load)):
-            grid.addWidget(button, 0, place)
-        column.addLayout(grid)
+        self.use, self.delete = button("Use"), button("Delete")
+        self.save, self.load = button("Export ..."), button("Import ...")
+        vbox(self.table, hbox(self.use, self.delete, self.save, self.load), within=self)
         self.table.itemChanged.connect(self._on_edited)
         self.table.itemSelectionChanged.connect(self._on_selected)
         self.use.clicked.connect(lambda: self._with_selected(lambda decoder: decoders.use(decoder.name)))
@@ -94,15 +87,14 @@ class DecoderList(QWidget):  # type: ignore[misc]
         """List the decoders as they are on disk; the one in use is bold."""
         kept = self.selected
         self._known = own_decoders()
-        self.table.blockSignals(True)
-        self.table.setRowCount(len(self._known))
-        for row, decoder in enumerate(self._known):
-            for column, text in enumerate(_cells(decoder)):
-                self.table.setItem(row, column, self._item(decoder, column, text))
-        self.table.clearSelection()
-        if kept is not None:
-            self.select(kept.name)
-        self.table.blockSignals(False)
+        with signals_blocked(self.table):
+            self.table.setRowCount(len(self._known))
+            for row, decoder in enumerate(self._known):
+                for column, text in enumerate(_cells(decoder)):
+                    self.table.setItem(row, column, self._item(decoder, column, text))
+            self.table.clearSelection()
+            if kept is not None:
+                self.select(kept.name)
         self._show_buttons()
 
     def _item(self, decoder: OwnDecoder, column: int, text: str) -> QTableWidgetItem:
@@ -116,8 +108,8 @@ class DecoderList(QWidget):  # type: ignore[misc]
         return item
 
     def _show_buttons(self) -> None:
-        for button in (self.use, self.delete, self.save):
-            button.setEnabled(self.selected is not None)
+        for one in (self.use, self.delete, self.save):
+            one.setEnabled(self.selected is not None)
 
     def _on_selected(self) -> None:
         self._show_buttons()

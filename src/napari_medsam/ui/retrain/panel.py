@@ -1,4 +1,4 @@
-"""The Retrain panel: cases, a training run, its verdict, the decoders. It shows and asks; the dock's parts decide."""
+"""The Retrain panel: cases, a training run, its verdict, the decoders. A view of the desk, which does the work."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import napari
 from magicgui.widgets import FileEdit
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QGroupBox,
-    QHBoxLayout,
     QLabel,
+    QLayout,
     QProgressBar,
-    QPushButton,
-    QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -31,7 +28,9 @@ from napari_medsam.curation.summary import Overview, look_at
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.request import request_of
 from napari_medsam.finetune.run_state import RunView
-from napari_medsam.ui.qt.bridge import is_taken_out, single_shot
+from napari_medsam.ui.qt.bridge import single_shot
+from napari_medsam.ui.qt.build import Part, button, hbox
+from napari_medsam.ui.qt.panel import Panel
 from napari_medsam.ui.retrain.decoders import DecoderList
 from napari_medsam.ui.retrain.plot import CurvePlot
 from napari_medsam.ui.retrain.settings import TrainingSettings
@@ -39,100 +38,83 @@ from napari_medsam.ui.retrain.verdict import VerdictView
 
 if TYPE_CHECKING:
     from napari_medsam.model.library import OwnDecoder
-    from napari_medsam.ui.dock.dock import MedSAMDock
+    from napari_medsam.ui.desk.desk import Desk
 
-LOOK_MS = 200
+SUMMARY_MS = 200
 
 
-class RetrainPanel(QScrollArea):  # type: ignore[misc]
-    """Trains the decoder on a folder of cases, beside the MedSAM dock of the same viewer.
+class RetrainPanel(Panel):
+    """Trains the decoder on a folder of cases. It may be closed and opened again while a run goes on."""
 
-    Without a dock it takes the viewer's, or opens one. The run, the decoders and the export belong to the dock: a
-    panel may be closed and opened again while a run goes on.
-    """
-
-    def __init__(self, viewer: napari.viewer.Viewer, dock: MedSAMDock | None = None) -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.dock = dock or _dock_of(viewer)
-        self.training, self.decoders = self.dock.training, self.dock.decoders
-        self._closed = False
-        self._judged: tuple[bool, Path | None] | None = None  # of which run the verdict is shown
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(width=380)
+        self.desk = desk
+        self.training, self.decoders = desk.training, desk.decoders
+        self._verdict_of: tuple[bool, Path | None] | None = None  # the run whose verdict is shown
         self._make_parts()
         self._lay_out()
-        self._look_timer = single_shot(self, self._look)
+        self._summary_timer = single_shot(self, self._summarize)
         self._connect()
         self._show_run(self.training.view)
         self._show_back()
         self._show_unfinished()
-        self._look_soon()
+        self._summarize_soon()
 
-    def changeEvent(self, event: QEvent | None) -> None:
-        """A panel that the user closes is done with; the run goes on."""
-        super().changeEvent(event)
-        if is_taken_out(self, event) and not getattr(self, "_closed", True):
-            self._closed = True
-            self._look_timer.stop()
-            self.deleteLater()
+    def close_session(self) -> None:
+        """Stop updating; the run goes on."""
+        super().close_session()
+        self._summary_timer.stop()
 
     # the parts ----------------------------------------------------------------------------------------------
 
     def _make_parts(self) -> None:
-        self.folder = FileEdit(mode="d", value=Path(self.dock.dataset.value))
-        self.overview = QLabel()
-        self.overview.setWordWrap(True)
-        self.add = QPushButton("Add corrected planes")
-        self.add.setToolTip(
-            "Write the planes of the open images on which you corrected a mask into this folder"
+        self.folder = FileEdit(mode="d", value=self.desk.folder)
+        self.summary, self.line, self.device = QLabel(), QLabel(), QLabel()
+        for label in (self.summary, self.line, self.device):
+            label.setWordWrap(True)
+        self.add = button(
+            "Add corrected planes",
+            "Write the planes of the open images on which you corrected a mask into this folder",
         )
-        self.settings = TrainingSettings(self.dock.controller.session.settings.detail)
+        self.settings = TrainingSettings(self.desk.controller.session.settings.detail)
         self.with_open = QCheckBox("Add corrected planes first")
         self.with_open.setChecked(True)
-        self.start, self.stop = QPushButton("Start"), QPushButton("Stop")
-        self.stop.setToolTip("End the run and keep the best decoder so far, without a verdict")
+        self.start = button("Start")
+        self.stop = button("Stop", "End the run and keep the best decoder so far, without a verdict")
         self.unfinished = QComboBox()
         self.unfinished.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.unfinished.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.resume, self.discard = QPushButton("Resume"), QPushButton("Discard")
-        self.resume.setToolTip("Go on with a run that was cut off, from its last whole epoch")
+        self.resume = button("Resume", "Continue an interrupted run from its last complete epoch")
+        self.discard = button("Discard")
         self.progress = QProgressBar()
-        self.line, self.device = QLabel(), QLabel()
-        for label in (self.line, self.device):
-            label.setWordWrap(True)
         self.plot = CurvePlot()
         self.verdict = VerdictView()
-        self.use_anyway, self.back = QPushButton("Use anyway"), QPushButton()
+        self.use_anyway, self.back = button("Use anyway"), button("")
         self.list = DecoderList(self.decoders)
 
     def _lay_out(self) -> None:
-        inner = QWidget()
-        column = QVBoxLayout(inner)
         self.interrupted = QWidget()
-        unfinished = _row(self.unfinished, self.resume, self.discard)
-        self.interrupted.setLayout(unfinished)
-        column.addWidget(_box("Cases", self.folder.native, self.overview, self.add))
-        column.addWidget(
-            _box("Training", self.settings, self.with_open, _row(self.start, self.stop), self.interrupted)
+        hbox(self.unfinished, self.resume, self.discard, within=self.interrupted)
+        buttons = hbox(self.start, self.stop)
+        self.show_parts(
+            _box("Cases", self.folder.native, self.summary, self.add),
+            _box("Training", self.settings, self.with_open, buttons, self.interrupted),
+            _box("Run", self.progress, self.line, self.device, self.plot),
+            _box("Verdict", self.verdict, hbox(self.use_anyway, self.back)),
+            _box("Your decoders", self.list),
         )
-        column.addWidget(_box("Run", self.progress, self.line, self.device, self.plot))
-        column.addWidget(_box("Verdict", self.verdict, _row(self.use_anyway, self.back)))
-        column.addWidget(_box("Your decoders", self.list))
-        column.addStretch()
-        self.setWidget(inner)
-        self.setWidgetResizable(True)
-        self.setMinimumWidth(380)
 
     def _connect(self) -> None:
-        self.dock.dataset.changed.connect(self._follow_folder)
-        self.folder.changed.connect(self._look_soon)
-        self.settings.split_changed.connect(self._look_soon)
-        self.dock.exported.connect(self._look_soon)
-        self.dock.closing.connect(self._leave)
-        self.add.clicked.connect(lambda: self.add_corrected())
-        self.start.clicked.connect(self.begin)
+        self.desk.folder_changed.connect(self._on_folder)
+        self.desk.exported.connect(self._summarize_soon)
+        self.desk.closing.connect(self._on_closing)
+        self.folder.changed.connect(self._summarize_soon)
+        self.settings.split_changed.connect(self._summarize_soon)
+        self.add.clicked.connect(lambda: self._add_corrected())
+        self.start.clicked.connect(self._on_start)
         self.stop.clicked.connect(self.training.stop)
-        self.resume.clicked.connect(self._resume)
-        self.discard.clicked.connect(self._discard)
+        self.resume.clicked.connect(self._on_resume)
+        self.discard.clicked.connect(self._on_discard)
         self.training.changed.connect(self._show_run)
         self.training.ended.connect(self._on_ended)
         self.decoders.changed.connect(self._show_back)
@@ -140,86 +122,86 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         self.use_anyway.clicked.connect(lambda: self.decoders.use(self.training.view.name))
         self.back.clicked.connect(self.decoders.back)
         self.list.chosen.connect(self._show_decoder)
-        self.list.failed.connect(self._complain)
+        self.list.failed.connect(self._warn)
 
     # what the user does -------------------------------------------------------------------------------------
 
-    def add_corrected(self) -> Future[list[Path]] | None:
-        """Write the corrected planes of the open images into the folder; None when there are none, which is said."""
-        return self.dock.export_cases(Path(self.folder.value), corrected=True)
+    def _add_corrected(self) -> Future[list[Path]] | None:
+        """Write the corrected planes of the open images into the folder; None if there are none."""
+        return self.desk.export(Path(self.folder.value), corrected=True)
 
-    def begin(self) -> None:
+    def _on_start(self) -> None:
         """Start a run, once the corrected planes are in the folder where that is wanted."""
         if self.training.running:
             return
         self.start.setEnabled(False)
-        written = self.add_corrected() if self.with_open.isChecked() and self._has_corrected() else None
+        written = self._add_corrected() if self.with_open.isChecked() and self._has_corrected() else None
         if written is None:
-            self._begin_now()
+            self._begin()
         else:
-            self.dock.in_background(written.result, self._begin_after)
+            self.desk.in_background(written.result, self._on_written)
 
-    def _begin_after(self, written: Future[list[Path]]) -> None:
+    def _on_written(self, written: Future[list[Path]]) -> None:
         if written.exception() is None:
-            self._begin_now()
-        elif not self._closed:  # the dock has said why: nothing is trained without what was to be learned
+            self._begin()
+        elif not self.closed:  # the desk has reported it; without the new cases nothing is trained
             self._show_run(self.training.view)
 
-    def _begin_now(self) -> None:
-        if self._closed or self.training.running:
+    def _begin(self) -> None:
+        if self.closed or self.training.running:
             return
-        settings = self.dock.controller.session.settings
+        settings = self.desk.controller.session.settings
         try:
             request = self.settings.request(Path(self.folder.value), settings.model, settings.device)
             self.training.start(request)
         except (MedSAMError, OSError) as error:
-            self._complain(str(error))
+            self._warn(str(error))
         self._show_run(self.training.view)
 
     def _has_corrected(self) -> bool:
-        return any(record.corrected for work in self.dock.controller.works for record in work.document)
+        return any(record.corrected for work in self.desk.controller.works for record in work.document)
 
-    def _resume(self) -> None:
+    def _on_resume(self) -> None:
         folder = self.unfinished.currentData()
         if folder is None or self.training.running:
             return
         try:
             self.training.resume(folder)
         except (MedSAMError, OSError) as error:
-            self._complain(str(error))
+            self._warn(str(error))
         self._show_unfinished()
 
-    def _discard(self) -> None:
+    def _on_discard(self) -> None:
         folder = self.unfinished.currentData()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
             self._show_unfinished()
 
-    def _complain(self, text: str) -> None:
-        self.dock.controller.say(text, warn=True)
+    def _warn(self, text: str) -> None:
+        self.desk.controller.notify(text, warn=True)
 
     # what is shown ------------------------------------------------------------------------------------------
 
-    def _follow_folder(self, folder: Any) -> None:
-        if not self._closed:
+    def _on_folder(self, folder: Path) -> None:
+        if not self.closed:
             self.folder.value = folder
 
-    def _look_soon(self, *_: object) -> None:
-        if not self._closed:
-            self._look_timer.start(LOOK_MS)
+    def _summarize_soon(self, *_: object) -> None:
+        if not self.closed:
+            self._summary_timer.start(SUMMARY_MS)
 
-    def _look(self) -> None:
-        """Count the cases, in the dock's own thread."""
+    def _summarize(self) -> None:
+        """Count the cases, in the desk's other thread."""
         folder = Path(self.folder.value)
         self.settings.name.setPlaceholderText(folder.name or "decoder")
-        look = partial(look_at, folder, self.settings.seed.value(), self.settings.split)
-        self.dock.in_background(look, partial(self._looked, folder))
+        summarize = partial(look_at, folder, self.settings.seed.value(), self.settings.split)
+        self.desk.in_background(summarize, partial(self._show_summary, folder))
 
-    def _looked(self, folder: Path, done: Future[Overview]) -> None:
-        if self._closed or folder != Path(self.folder.value):
+    def _show_summary(self, folder: Path, done: Future[Overview]) -> None:
+        if self.closed or folder != Path(self.folder.value):
             return
         error = done.exception()
-        self.overview.setText(str(error) if error is not None else "\n".join(done.result().lines))
+        self.summary.setText(str(error) if error is not None else "\n".join(done.result().lines))
 
     def _show_run(self, view: RunView) -> None:
         running = self.training.running
@@ -227,22 +209,22 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         self.resume.setEnabled(not running)
         self.stop.setEnabled(running and not view.stopping)
         self.progress.setVisible(running)
-        self.progress.setRange(0, view.of)  # 0: busy, nobody knows how long
+        self.progress.setRange(0, view.of)  # 0: busy, for an unknown time
         self.progress.setValue(view.done)
         known = running or view.ended
         self.line.setText(view.line if known else "No run yet.")
-        self.device.setText(_about(view))
+        self.device.setText(_describe_data(view))
         self.device.setVisible(bool(view.device))
         self.plot.show_curve(view.curve, view.epochs, view.best)
         self.plot.setVisible(known)
-        if known and (view.ended, self.training.folder) != self._judged:
-            self._judged = view.ended, self.training.folder
-            self.verdict.show_verdict(view.verdict, self.training.folder, _no_verdict(view))
+        if known and (view.ended, self.training.folder) != self._verdict_of:
+            self._verdict_of = view.ended, self.training.folder
+            self.verdict.show_verdict(view.verdict, self.training.folder, _without_verdict(view))
             self._show_back()
 
     def _on_ended(self, _request: object, view: RunView) -> None:
         self._show_unfinished()
-        self._look_soon()
+        self._summarize_soon()
         if view.decoder is not None:
             self.list.select(view.name)
 
@@ -250,7 +232,7 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
         """Show the verdict that a decoder's file holds; there are pictures of the last run's only."""
         view = self.training.view
         if view.decoder == decoder.path:
-            self.verdict.show_verdict(view.verdict, self.training.folder, _no_verdict(view))
+            self.verdict.show_verdict(view.verdict, self.training.folder, _without_verdict(view))
         else:
             self.verdict.show_verdict(decoder.info.verdict, None, f"{decoder.name} was not judged.")
 
@@ -273,42 +255,20 @@ class RetrainPanel(QScrollArea):  # type: ignore[misc]
             self.unfinished.addItem(f"{name}, {begun:%d %b %H:%M}", folder)
         self.interrupted.setVisible(self.unfinished.count() > 0)
 
-    def _leave(self) -> None:
-        """The dock ends, and all that the panel shows with it."""
-        if not self._closed:
-            QTimer.singleShot(
-                0, partial(_remove, self.viewer, self)
-            )  # not while the dock itself is taken out
+    def _on_closing(self) -> None:
+        """The desk ends, and all that the panel shows with it."""
+        if not self.closed:  # later: napari may be taking out the dock just now
+            QTimer.singleShot(0, partial(_remove, self))
 
 
-def open_panel(dock: MedSAMDock) -> RetrainPanel:
-    """Show the panel of a dock, as a tab of the same place; one that is open already comes to the front."""
-    window = dock.viewer.window
-    found = [widget for widget in window.dock_widgets.values() if isinstance(widget, RetrainPanel)]
-    panel = found[0] if found else RetrainPanel(dock.viewer, dock)
-    if not found:
-        window.add_dock_widget(panel, name="Retrain", area="right", tabify=True)
-    holder: Any = panel.parent()
-    holder.show()
-    holder.raise_()
-    return panel
-
-
-def _dock_of(viewer: napari.viewer.Viewer) -> MedSAMDock:
-    from napari_medsam.ui.dock.dock import MedSAMDock
-    from napari_medsam.ui.launch import add_dock
-
-    found = [widget for widget in viewer.window.dock_widgets.values() if isinstance(widget, MedSAMDock)]
-    return found[0] if found else add_dock(viewer)
-
-
-def _remove(viewer: napari.viewer.Viewer, panel: RetrainPanel) -> None:
+def _remove(panel: RetrainPanel) -> None:
     with suppress(RuntimeError):  # the whole window has been deleted meanwhile
-        if panel in viewer.window.dock_widgets.values():
-            viewer.window.remove_dock_widget(panel)
+        window = panel.desk.viewer.window
+        if panel in window.dock_widgets.values():
+            window.remove_dock_widget(panel)
 
 
-def _about(view: RunView) -> str:
+def _describe_data(view: RunView) -> str:
     if not view.device:
         return ""
     sides = view.split or {}
@@ -318,23 +278,15 @@ def _about(view: RunView) -> str:
     )
 
 
-def _no_verdict(view: RunView) -> str:
+def _without_verdict(view: RunView) -> str:
     if view.state == "stopped" and view.decoder is not None:
         return f"{view.name} was stopped before it was judged."
     return "" if view.ended else "A verdict comes when the run ends."
 
 
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    row.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        row.addWidget(widget)
-    return row
-
-
-def _box(title: str, *parts: QWidget | QHBoxLayout) -> QGroupBox:
+def _box(title: str, *parts: Part) -> QGroupBox:
     box = QGroupBox(title)
     column = QVBoxLayout(box)
     for part in parts:
-        column.addLayout(part) if isinstance(part, QHBoxLayout) else column.addWidget(part)
+        column.addLayout(part) if isinstance(part, QLayout) else column.addWidget(part)
     return box

@@ -1,16 +1,17 @@
-"""What a training run is to do, as the user says it."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QSpinBox, QWidget
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QWidget
 
 from napari_medsam.finetune.config import VIEWS, FinetuneConfig
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.model.catalogue import find_model, without_decoder
 from napari_medsam.segment.detail import MOST_DETAIL
+from napari_medsam.ui.qt.build import button, hbox, spin_box
 
 AUTO_EPOCHS = 0
 
@@ -24,18 +25,18 @@ class TrainingSettings(QWidget):  # type: ignore[misc]
         super().__init__(parent)
         self.name = QLineEdit()
         self.name.setToolTip("What the new decoder is called; a number is added to a name that is taken")
-        self.epochs = _spin(AUTO_EPOCHS, 1000, AUTO_EPOCHS, "How often each object is learned from")
+        self.epochs = spin_box(AUTO_EPOCHS, 1000, AUTO_EPOCHS, "How often each object is learned from")
         self.epochs.setSpecialValueText("auto")
-        self.detail = _spin(
+        self.detail = spin_box(
             1,
             MOST_DETAIL,
             detail,
             "Above 1: for thin structures, learned and found piece by piece on finer fields",
         )
-        self.views = _spin(
+        self.views = spin_box(
             1, VIEWS, 1, "Above 1: each field is embedded turned and mirrored too; slower at first, once"
         )
-        self.seed = _spin(
+        self.seed = spin_box(
             0, 10_000, 0, "Of the split, the order and the boxes: the same seed, the same decoder"
         )
         self.table = QLineEdit()
@@ -43,17 +44,14 @@ class TrainingSettings(QWidget):  # type: ignore[misc]
         self.table.setToolTip(
             "A CSV file with lines of stem,train|val|test; empty: whole groups, drawn by the seed"
         )
-        self.choose = QPushButton("...")
+        self.choose = button("...")
         self.choose.setFixedWidth(28)
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Name", self.name)
         form.addRow("Epochs", _beside(self.epochs, ("Seed", self.seed)))
         form.addRow("Detail", _beside(self.detail, ("Views", self.views)))
-        row = QHBoxLayout()
-        row.addWidget(self.table)
-        row.addWidget(self.choose)
-        form.addRow("Split", row)
+        form.addRow("Split", hbox(self.table, self.choose))
         self.seed.valueChanged.connect(self.split_changed)
         self.table.editingFinished.connect(self.split_changed)
         self.choose.clicked.connect(self._choose_table)
@@ -87,20 +85,8 @@ class TrainingSettings(QWidget):  # type: ignore[misc]
             self.split_changed.emit()
 
 
-def _spin(low: int, high: int, value: int, tip: str) -> QSpinBox:
-    box = QSpinBox()
-    box.setRange(low, high)
-    box.setValue(value)
-    box.setKeyboardTracking(False)
-    box.setToolTip(tip)
-    return box
-
-
 def _beside(first: QWidget, second: tuple[str, QWidget]) -> QHBoxLayout:
-    from qtpy.QtWidgets import QLabel
-
-    row = QHBoxLayout()
-    row.addWidget(first, stretch=1)
-    row.addWidget(QLabel(second[0]))
-    row.addWidget(second[1], stretch=1)
-    return row
+    layout = hbox(first, QLabel(second[0]), second[1])
+    layout.setStretch(0, 1)
+    layout.setStretch(2, 1)
+    return layout

@@ -15,11 +15,11 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_medsam.finetune.verdict_text import HEADING, rows_of, sentence_of
+from napari_medsam.ui.qt.build import vbox
 
 PICTURE_SIDE = 170
 TABLE_ROWS = 7
@@ -44,18 +44,15 @@ class VerdictView(QWidget):  # type: ignore[misc]
         self.strip = QScrollArea()
         self.strip.setWidgetResizable(True)
         self.strip.setFixedHeight(PICTURE_SIDE + 24)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        for part in (self.sentence, self.table, self.legend, self.strip):
-            column.addWidget(part)
+        vbox(self.sentence, self.table, self.legend, self.strip, within=self)
         self.show_verdict(None, None)
 
     def show_verdict(self, verdict: Mapping[str, Any] | None, folder: Path | None, text: str = "") -> None:
-        """Show a verdict and the pictures in its run's folder; text: what to say where there is no verdict."""
+        """Show a verdict and the pictures in its run's folder; text: what to show without a verdict."""
         self.sentence.setText(text if verdict is None else sentence_of(verdict))
         self._show_table([] if verdict is None else rows_of(verdict))
         names = [] if verdict is None or folder is None else verdict.get("pictures", [])
-        # names come from a file: none of them may lead out of the folder
+        # names come from a file: none of them may leave the folder
         self._show_pictures([folder / Path(name).name for name in names] if folder is not None else [])
 
     def _show_table(self, rows: list[tuple[str, ...]]) -> None:

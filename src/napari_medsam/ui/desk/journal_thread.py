@@ -1,0 +1,52 @@
+"""The one thread that reads and writes the journals of a viewer's images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from psygnal import Signal
+from qtpy.QtCore import QObject
+
+from napari_medsam.journal.recovery import prune
+from napari_medsam.journal.writer import journal_folder
+from napari_medsam.ui.qt.bridge import MainThread
+
+Result = TypeVar("Result")
+
+
+class JournalThread(QObject):  # type: ignore[misc]
+    """Does work on journal files in the order it was submitted.
+
+    ``warning(str)`` is emitted in the main thread when work is not kept safe; the same text only once.
+    """
+
+    warning = Signal(str)
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self.folder = journal_folder()
+        self._main = MainThread(self)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="medsam-journal")
+        self._warned: set[str] = set()
+        self.submit(partial(prune, self.folder))
+
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Do something in this thread, after everything submitted before."""
+        return self._executor.submit(work)
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Run a function in the main thread, unless this has been closed by then."""
+        self._main.post(function)
+
+    def warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self.warning.emit(text)
+
+    def close(self) -> None:
+        """Finish what was submitted, and end."""
+        self._executor.shutdown(wait=True)
+        self._main.close()
