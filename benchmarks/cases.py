@@ -14,7 +14,7 @@ from accuracy import read_picture
 from scipy import ndimage
 from zero_shot import data_folder
 
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.pixels import case_pixels, contrast_record
 from napari_medsam.geometry import Box, bbox_of
@@ -53,7 +53,7 @@ def case_of(name: str, image: Path) -> Case:
         objects=tuple(
             CaseObject(int(label), target, 1, corrected=True) for label in np.unique(labels[labels > 0])
         ),
-        source={"path": image.name, "layer": image.stem},
+        source=Provenance(path=image.name, layer=image.stem),
         contrast=contrast_record(contrast, window),
         group=group_of(name, image.stem),
     )

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from napari_medsam import CuratedDataset, load_model
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.samples import SAMPLES, read_sample
 
 
@@ -39,7 +39,7 @@ def main(folder: str) -> None:
             zip(sample.classes, sample.boxes, masks, strict=True), start=1
         )
     )
-    case = Case(imgs=image, gts=labels, spacing=(1.0, 1.0), objects=objects, source={"layer": "ihc"})
+    case = Case(imgs=image, gts=labels, spacing=(1.0, 1.0), objects=objects, source=Provenance(layer="ihc"))
 
     dataset = CuratedDataset(folder, create=True)
     path = dataset.append(case)  # the same content gets the same name: appending twice changes nothing

@@ -4,8 +4,9 @@ What a file or another process says is read by the types of a dataclass: whole n
 number, and numbers are finite. Keys that a dataclass does not have are ignored. A field whose name is a Python keyword
 carries an underscore at its end, which the JSON key lacks.
 
-A dataclass with a field `more`, a mapping, is an open record: its JSON leaves out what is as by default, and has the
-entries of `more` beside the fields. `from_plain` puts the keys that are no fields there, so that nothing is lost.
+A dataclass with a field `more`, a mapping, is an open record: its other fields have defaults, its JSON leaves out what
+is as by default, and has the entries of `more` beside the fields. `from_plain` puts the keys that are no fields into
+`more`, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass, replace
 from functools import cache
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,18 +45,19 @@ def from_json(type_: type[T], text: str | bytes) -> T:
     return found
 
 
-def from_plain(type_: type[T], data: Mapping[str, object], name: str) -> T:
-    """The open record that a JSON object says; unknown keys go to its `more`.
+def from_plain(type_: type[T], data: object, name: str) -> T:
+    """The open record that a mapping says, or that a record of the type would be read as; unknown keys go to `more`.
 
     Raises ValueError with the wrong field's path, which begins with `name`.
     """
+    told: dict[str, object] = plain(data, name)
     names = {_key(field) for field in fields(type_)} - {"more"}  # type: ignore[arg-type]
-    known = {key: value for key, value in data.items() if key in names}
     try:
-        record = from_json(type_, json.dumps(known))
+        record = from_json(type_, json.dumps({key: value for key, value in told.items() if key in names}))
     except ValueError as error:
         raise ValueError(f"{name}.{error}") from error
-    return replace(record, more={key: data[key] for key in data if key not in names})  # type: ignore[type-var]
+    more = {key: value for key, value in told.items() if key not in names}
+    return replace(record, more=more)  # type: ignore[type-var]
 
 
 def to_json(value: object, indent: int | None = None) -> str:
@@ -89,16 +91,16 @@ def plain(value: object, name: str = "") -> Any:
 
 def _plain_record(value: Any, name: str) -> dict[str, Any]:
     dot = f"{name}." if name else ""
-    members = {field: getattr(value, field.name) for field in fields(value)}
-    if not hasattr(value, "more"):
-        return {_key(field): plain(member, dot + _key(field)) for field, member in members.items()}
-    told = {
-        _key(field): plain(member, dot + _key(field))
-        for field, member in members.items()
-        if field.name != "more" and (field.default is MISSING or member != field.default)
+    members = {_key(field): (field, getattr(value, field.name)) for field in fields(value)}
+    more = members.pop("more", None)
+    told = {key: plain(member, dot + key) for key, (_, member) in members.items()}
+    if more is None:
+        return told
+    changed = {
+        key: told[key] for key, (field, _) in members.items() if told[key] != plain(field.default, key)
     }
-    rest: dict[str, Any] = plain(value.more, name)
-    return told | rest
+    rest: dict[str, Any] = plain(more[1], name)
+    return changed | rest
 
 
 def _key(field: Field[Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command_line import complaint, run
 
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.model.decoder_file import read_info
 
@@ -25,7 +25,7 @@ def disc(seed: int) -> Case:
         gts,
         (1.0, 1.0),
         (CaseObject(1, "cell", 1),),
-        source={"layer": f"disc {seed}"},
+        source=Provenance(layer=f"disc {seed}"),
     )
 
 

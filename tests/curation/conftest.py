@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, ContrastRecord, ModelRecord, Provenance
 
 
 def build_case(seed: int = 0, count: int = 3, depth: int | None = None, **changes: Any) -> Case:
@@ -36,15 +36,10 @@ def build_case(seed: int = 0, count: int = 3, depth: int | None = None, **change
         gts,
         (0.5, 0.25),
         tuple(objects),
-        source={
-            "layer": "cells",
-            "path": "/data/a.b/my cells.tif",
-            "index": [7, None, None],
-            "dtype": "uint16",
-        },
-        contrast={"mode": "window", "window": (-160.0, 240.0), "name": "ct-soft"},
+        source=Provenance("cells", "/data/a.b/my cells.tif", (7, None, None), dtype="uint16"),
+        contrast=ContrastRecord("ct-soft", "window", more={"window": (-160.0, 240.0)}),
         field="whole",
-        model={"name": "lite-medsam", "encoder_hash": "e" * 64, "decoder_hash": "d" * 64},
+        model=ModelRecord("lite-medsam", "e" * 64, "d" * 64),
         group="patient 1",
         unit="mm",
     )

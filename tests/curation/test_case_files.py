@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_medsam.curation.case import Case, CaseObject, content_hash, read_case, write_case
+from napari_medsam.curation.case import Case, CaseObject, ContrastRecord, ModelRecord, Prompts, Provenance
+from napari_medsam.curation.case_files import content_hash, read_case, write_case
 from napari_medsam.errors import CaseError
 
 MakeCase = Callable[..., Case]
@@ -45,8 +46,8 @@ def test_round_trip(make_case: MakeCase, tmp_path: Path, depth: int | None) -> N
     assert_same(found, case)
     assert found.gts.dtype == np.uint8
     assert found.imgs.dtype == np.uint8
-    assert found.source["index"] == [7, None, None]
-    assert found.contrast["window"] == [-160.0, 240.0]
+    assert found.source.index == (7, None, None)
+    assert found.contrast.more["window"] == [-160.0, 240.0]
     assert found.created.endswith("+00:00")
     assert read_case(path.with_suffix(".json")).objects[0].class_name == "cell"
     assert {p.name for p in tmp_path.iterdir()} == {path.name, path.with_suffix(".json").name}
@@ -160,7 +161,7 @@ def test_read_and_written_again_is_the_same(make_case: MakeCase, tmp_path: Path)
 def test_what_counts_as_content(make_case: MakeCase) -> None:
     case = make_case()
     base = content_hash(case)
-    source = {**case.source, "layer": "renamed", "path": "elsewhere.tif"}
+    source = replace(case.source, layer="renamed", path="elsewhere.tif")
     assert content_hash(replace(case, source=source, created="x")) == base
     gts = case.gts.copy()
     gts[0, 0] = 1
@@ -172,12 +173,12 @@ def test_what_counts_as_content(make_case: MakeCase) -> None:
         replace(case, objects=objects),
         replace(case, objects=(other_mask, *case.objects[1:])),
         replace(case, spacing=(0.5, 0.5)),
-        replace(case, contrast={"name": "auto"}),
+        replace(case, contrast=ContrastRecord("auto")),
         replace(case, field="centred"),
-        replace(case, model={}),
+        replace(case, model=ModelRecord()),
         replace(case, group=None),
         replace(case, unit="um"),
-        replace(case, source={**case.source, "index": [8, None, None]}),
+        replace(case, source=replace(case.source, index=(8, None, None))),
     ]
     hashes = [content_hash(c) for c in changed]
     assert len({base, *hashes}) == len(changed) + 1
@@ -200,7 +201,7 @@ def test_any_labels_and_predictions_come_back(data: st.DataObject) -> None:
     imgs = data.draw(hnp.arrays(np.uint8, (*shape, 3) if len(shape) == 2 else shape))
     spacing = tuple(data.draw(st.floats(1e-3, 1e3)) for _ in shape)
     group = data.draw(st.none() | st.text())
-    case = Case(imgs, gts, spacing, tuple(objects), group=group, source={"layer": data.draw(st.text())})
+    case = Case(imgs, gts, spacing, tuple(objects), group=group, source=Provenance(data.draw(st.text())))
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # a new one each time: a layer's name alone makes no new case
@@ -247,9 +248,27 @@ REFUSED: dict[str, tuple[Callable[[Case], Case], str]] = {
     "NaN IoU": (lambda c: _first(c, predicted_iou=float("nan")), "predicted IoU nan"),
     "prediction of other shape": (lambda c: _first(c, predicted=np.ones((2, 2), bool)), "predicted mask"),
     "prediction of numbers": (lambda c: _first(c, predicted=c.gts), "predicted mask"),
-    "NaN contrast": (lambda c: replace(c, contrast={"window": (0, float("nan"))}), "contrast.window is nan"),
-    "object in source": (lambda c: replace(c, source={"layer": object()}), "source.layer is <object"),
-    "number for a key": (lambda c: replace(c, source={1: "a"}), "has the key 1"),  # type: ignore[dict-item]
+    "NaN contrast": (
+        lambda c: replace(c, contrast=ContrastRecord(limits=((0, float("nan")),))),
+        r"contrast\.limits\[0\]\[1\] is nan",
+    ),
+    "object in source": (lambda c: replace(c, source=Provenance(object())), "source.layer is <object"),
+    "number in text": (
+        lambda c: replace(c, source=Provenance(3)),
+        "source.layer should be a valid string, not 3",
+    ),
+    "NaN beside": (
+        lambda c: replace(c, source=Provenance(more={"a": [float("nan")]})),
+        r"source\.a\[0\] is nan",
+    ),
+    "tuple for a key": (
+        lambda c: replace(c, model=ModelRecord(more={(1,): "a"})),
+        "model has a key that is not text",
+    ),
+    "click of text": (
+        lambda c: _first(c, prompts=Prompts(((1.0, "2", 1),))),
+        r"objects\[0\]\.prompts\.points\[0\]\[1\] should be a valid number, not '2'",
+    ),
 }
 
 
@@ -263,15 +282,15 @@ def test_refused_and_nothing_written(make_case: MakeCase, tmp_path: Path, name: 
 
 
 def test_metadata_may_hold_numpy_values_and_paths(make_case: MakeCase, tmp_path: Path) -> None:
-    source = {"path": Path("x") / "y.tif", "index": (np.int64(3), None), "shape": np.array([4, 5])}
+    source = Provenance(path=Path("x") / "y.tif", index=(np.int64(3), None), shape=np.array([4, 5]))
     path = write_case(tmp_path, make_case(source=source))
     assert path.stem.startswith("2D_y_3_")
-    assert read_case(path).source["shape"] == [4, 5]
+    assert read_case(path).source.shape == (4, 5)
 
 
 @pytest.mark.parametrize("name", ["3D scan", "../../evil", "C:\\a\\b.nii.gz", "", "日本", "x" * 400])
 def test_names_are_safe_and_say_plane(make_case: MakeCase, tmp_path: Path, name: str) -> None:
-    path = write_case(tmp_path, make_case(source={"layer": name, "path": name}))
+    path = write_case(tmp_path, make_case(source=Provenance(name, name)))
     assert path.parent == tmp_path
     assert path.stem.startswith("2D_")
     assert "." not in path.stem

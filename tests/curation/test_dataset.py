@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from napari_medsam import CuratedDataset as LazyCuratedDataset
-from napari_medsam.curation.case import Case, read_case, write_case
+from napari_medsam.curation.case import Case
+from napari_medsam.curation.case_files import read_case, write_case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import ClassEntry
 from napari_medsam.errors import CaseError
@@ -64,7 +65,7 @@ def test_append_twice_is_one_entry_and_the_same_bytes(
     before = snapshot(tmp_path)
     assert data.append(make_case(created="2001-01-01T00:00:00+00:00")) == path
     assert snapshot(tmp_path) == before
-    moved = {**make_case().source, "layer": "renamed", "path": "/elsewhere/other.tif"}
+    moved = replace(make_case().source, layer="renamed", path="/elsewhere/other.tif")
     assert data.append(make_case(source=moved)) == path
     assert snapshot(tmp_path) == before
 
@@ -108,14 +109,14 @@ def test_replace_spares_equal_frames_and_copies(make_case: MakeCase, tmp_path: P
     source = make_case().source
     places = [
         source,
-        {**source, "index": [8, None, None]},
-        {**source, "path": "copy.tif"},
-        {**source, "path": None, "index": [8, None, None]},
+        replace(source, index=(8, None, None)),
+        replace(source, path="copy.tif"),
+        replace(source, path=None, index=(8, None, None)),
     ]
     cases = [make_case(source=place, group=str(i)) for i, place in enumerate(places)]
     data.extend(cases, replace=True)
     assert len(data) == 4
-    moved = {**source, "path": "/other/disk/my cells.tif"}
+    moved = replace(source, path="/other/disk/my cells.tif")
     data.append(make_case(source=moved, group="changed"), replace=True)
     assert len(data) == 4
     assert {entry.group for entry in data.manifest.cases} == {"changed", "1", "2", "3"}
@@ -222,7 +223,7 @@ def test_published_volume(tmp_path: Path) -> None:
         (1, "unknown", None, None),
         (9, "unknown", None, None),
     ]
-    assert case.source["provenance"] == "unknown"
+    assert case.source.more["provenance"] == "unknown"
     data = CuratedDataset(tmp_path)
     assert data.cases == ("CT_Abd_1",)
     assert data.summary().classes == {"unknown": 2}

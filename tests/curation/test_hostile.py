@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_medsam.curation.case import Case, read_case
+from napari_medsam.curation.case import Case
+from napari_medsam.curation.case_files import read_case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.npz import read_headers, read_npz
 from napari_medsam.errors import CaseError

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_medsam.curation.case import Case, read_case, write_case
+from napari_medsam.curation.case import Case
+from napari_medsam.curation.case_files import read_case, write_case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError
 from napari_medsam.files import replacing

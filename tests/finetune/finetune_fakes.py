@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.samples import Sample, samples_of
@@ -95,7 +95,7 @@ def disc_case(
         gts,
         (1.0, 1.0),
         objects,
-        source={"layer": f"discs {seed}"},
+        source=Provenance(layer=f"discs {seed}"),
         group=group,
     )
 

@@ -11,7 +11,7 @@ import pytest
 import zarr
 from training_files import disc, folders, grey, run_curate, save_nifti
 
-from napari_medsam.curation.case import Case
+from napari_medsam.curation.case import Case, ContrastRecord
 from napari_medsam.curation.dataset import CuratedDataset
 
 BALL = disc((40, 44, 14), 9)  # (x, y, z)
@@ -47,7 +47,7 @@ def test_water_stays_grey_and_every_slice_is_kept(tmp_path: Path) -> None:
     case = curate_nifti(tmp_path, hounsfield(), BALL, spacing=(0.5, 0.5, 3))
     assert case.gts.shape == case.imgs.shape == (14, 44, 40)
     assert set(np.unique(case.imgs)) == {0, 85, 170}  # -1000, 0 and 500 HU through -500..1000
-    assert case.contrast == {"name": "ct", "mode": "window", "limits": [[-500.0, 1000.0]], "channels": [0]}
+    assert case.contrast == ContrastRecord("ct", "window", ((-500.0, 1000.0),), (0,))
     assert (case.spacing, case.unit) == ((3.0, 0.5, 0.5), "mm")
     # z from head to feet, y to the back, x to the left: all three are turned against RAS
     np.testing.assert_array_equal(case.gts > 0, BALL[::-1, ::-1, ::-1].transpose(2, 1, 0))
@@ -97,15 +97,15 @@ def test_mr_percentiles_are_of_the_foreground(tmp_path: Path) -> None:
     data[10:30, 12:32] = head
     case = curate_nifti(tmp_path, data, BALL, modality="MR")
     low, high = np.percentile(head, (0.5, 99.5))
-    assert case.contrast["mode"] == "auto"
+    assert case.contrast.mode == "auto"
     # fields around the objects show the air too, so the case keeps it; what is bright follows from the foreground
-    assert case.contrast["limits"][0][1] == pytest.approx(high, rel=0.02)
-    assert case.contrast["limits"][0][0] <= low
+    assert case.contrast.limits[0][1] == pytest.approx(high, rel=0.02)
+    assert case.contrast.limits[0][0] <= low
 
 
 def test_8_bit_ct_has_no_hounsfield_units(tmp_path: Path) -> None:
     case = curate_nifti(tmp_path, grey(0, BALL), BALL)
-    assert case.contrast["mode"] == "auto"
+    assert case.contrast.mode == "auto"
     table = (tmp_path / "dataset" / "curation" / "cases.csv").read_text()
     assert "8-bit CT" in table
 

@@ -16,7 +16,7 @@ import tables
 import tasks
 from fake_medsam import FakeMedSAM
 
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError, ModelError
 from napari_medsam.finetune.verdict import Contender
@@ -56,7 +56,9 @@ def disc(seed: int) -> Case:
     gts[np.hypot(rows - 28, cols - 60) < 9] = 2
     grey = np.where(gts > 0, 220, 20).astype(np.uint8)
     objects = (CaseObject(1, "disc", 1), CaseObject(2, "disc", 1))
-    return Case(np.repeat(grey[..., None], 3, axis=2), gts, (1.0, 1.0), objects, source={"layer": f"d{seed}"})
+    return Case(
+        np.repeat(grey[..., None], 3, axis=2), gts, (1.0, 1.0), objects, source=Provenance(layer=f"d{seed}")
+    )
 
 
 def ball(seed: int) -> Case:
@@ -66,7 +68,7 @@ def ball(seed: int) -> Case:
     gts = np.where(inside, np.where(z < 4, 1, 2), 0).astype(np.uint16)
     grey = np.where(inside, 200, 30).astype(np.uint8)
     objects = (CaseObject(1, "left", 1), CaseObject(2, "right", 2))
-    return Case(grey, gts, (3.0, 1.0, 1.0), objects, source={"layer": f"b{seed}"}, unit="mm")
+    return Case(grey, gts, (3.0, 1.0, 1.0), objects, source=Provenance(layer=f"b{seed}"), unit="mm")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import report
 import results
 import tasks
 
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import Split, read_split
 from napari_medsam.errors import CaseError
@@ -48,7 +48,11 @@ def cells(seed: int, count: int = 1, target: str = "cell", class_id: int = 1) ->
     grey = np.clip(rng.normal(90, 25, gts.shape) + 80 * (gts > 0), 0, 255).astype(np.uint8)
     objects = tuple(CaseObject(label, target, class_id) for label in range(1, count + 1))
     return Case(
-        np.repeat(grey[..., None], 3, axis=2), gts, (1.0, 1.0), objects, source={"layer": f"{target} {seed}"}
+        np.repeat(grey[..., None], 3, axis=2),
+        gts,
+        (1.0, 1.0),
+        objects,
+        source=Provenance(layer=f"{target} {seed}"),
     )
 
 

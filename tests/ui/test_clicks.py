@@ -333,7 +333,7 @@ def test_the_table_and_the_case_tell_of_clicks(desk: Desk) -> None:
     done = desk.dock.desk.export(desk.folder / "dataset")
     assert done is not None
     desk.wait(done.done)
-    from napari_medsam.curation.case import read_case
+    from napari_medsam.curation.case_files import read_case
 
     [path] = done.result()
     first, second = read_case(path).objects

@@ -56,7 +56,7 @@ def test_the_case_read_back_is_what_the_window_shows(worked: Desk, tmp_path: Pat
     assert second.predicted is not None
     assert np.array_equal(second.predicted, filled(image.shape, B))
     assert (painted.box, painted.predicted, painted.corrected) == (None, None, True)
-    assert case.model["encoder_hash"] == worked.model.encoder_hash
+    assert case.model.encoder_hash == worked.model.encoder_hash
 
 
 def test_the_same_twice_is_one_case_and_a_change_replaces_it(worked: Desk, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_each_slice_with_masks_is_a_case(desk: Desk, tmp_path: Path, image: np.n
     desk.add_boxes_at((3,), A, B)
     dataset = export(desk, tmp_path / "set")
     assert "2 cases in" in desk.said[-1]
-    found = {tuple(case.source["index"]): case for case in dataset}  # type: ignore[arg-type]
+    found = {case.source.index: case for case in dataset}
     assert set(found) == {(1, None, None), (3, None, None)}
     assert len(found[(3, None, None)].objects) == 2
     for (step, *_), case in found.items():

@@ -85,7 +85,7 @@ class TestCases:
         panel.add.click()
         desk.wait(lambda: "1 case in" in desk.said[-1])
         [case] = list(CuratedDataset(tmp_path / "set"))
-        assert case.source["index"][0] == 1
+        assert case.source.index[0] == 1
 
     def test_what_the_dock_exports_is_seen(self, corrected: Desk, panel: RetrainPanel) -> None:
         corrected.dock.export.button.click()

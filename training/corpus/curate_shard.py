@@ -12,10 +12,10 @@ from corpus.left_out import LeftOut
 from corpus.pair import curate_pair
 from corpus.pairing import Pair
 from corpus.shards import write_lines
-from napari_medsam.curation.case import prepared, write_prepared
+from napari_medsam.curation.case_files import prepared, write_prepared
+from napari_medsam.curation.formats.sidecar import read_sidecar
 from napari_medsam.curation.manifest import entry_of
 from napari_medsam.curation.problem import BrokenCase
-from napari_medsam.curation.sidecar import read_sidecar
 
 
 @dataclass(frozen=True)

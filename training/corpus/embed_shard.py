@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from corpus.store import SampleName, ShardWriter, shard_path
-from napari_medsam.curation.case import read_case
+from napari_medsam.curation.case_files import read_case
 from napari_medsam.embedding.embed import EncoderModel, FieldRequest, embed
 from napari_medsam.errors import CaseError, ImageError
 from napari_medsam.finetune.config import FinetuneConfig

@@ -18,7 +18,7 @@ from corpus.left_out import Left
 from corpus.plan import FOLDER, RunFolder, runs_of
 from corpus.shards import read_lines
 from corpus.sides import Copies, side_in_run, unnamed
-from napari_medsam.curation.sidecar import sidecar_path
+from napari_medsam.curation.formats.sidecar import sidecar_path
 from napari_medsam.curation.split import ROLES
 from napari_medsam.files import replacing
 

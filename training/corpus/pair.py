@@ -20,12 +20,13 @@ from corpus.pairing import Pair
 from corpus.pictures import read_labels, read_picture
 from corpus.raster import Raster, check_same_grid, planes_first
 from corpus.sources import Source
-from napari_medsam.curation.case import Case
-from napari_medsam.curation.layout import tight_boxes
+from napari_medsam.curation.case import Case, Provenance
+from napari_medsam.curation.formats.medsam import tight_boxes
 from napari_medsam.curation.pixels import case_pixels, contrast_record, widened
 from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import PRESETS, Contrast, Window, resolve_contrast, window_channels
 from napari_medsam.image.plane import Plane
+from napari_medsam.records import from_plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def _curated(job: Job, pair: Pair, image: Raster, mask: Raster) -> Curated:
         found.gts,
         image.spacing,
         found.objects,
-        source={"pixels_sha256": pixels, **source},
+        source=from_plain(Provenance, {"pixels_sha256": pixels, **source}, "source"),
         contrast=contrast_record(contrast, window),
         group=pair.group or pair.key,
         unit=image.unit,

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from napari_medsam.curation.case import Case, read_case
+from napari_medsam.curation.case import Case
+from napari_medsam.curation.case_files import read_case
 from napari_medsam.curation.manifest import class_entry
 
 TILE = 200

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 import numpy as np
 
-from napari_medsam.curation.layout import MAX_UINT8_LABELS
+from napari_medsam.curation.case import (
+    MAX_UINT8_LABELS,
+    Case,
+    CaseObject,
+    ContrastRecord,
+    ModelRecord,
+    Prompts,
+    Provenance,
+)
 from napari_medsam.curation.problem import BrokenCase
+from napari_medsam.records import from_plain
 
-if TYPE_CHECKING:
-    from napari_medsam.curation.case import Case, CaseObject
+T = TypeVar("T")
 
 MAX_OBJECTS = 65535
 _TABLE_SIZE = 2**20  # labels up to here are looked up in a table
@@ -40,9 +47,9 @@ def normalised(case: Case, where: Path) -> Case:
         gts=_renumbered(case.gts, [o.label for o in ordered]),
         spacing=tuple(float(v) for v in case.spacing),
         objects=tuple(_numbered(o, i, where) for i, o in enumerate(ordered, start=1)),
-        source=plain_mapping(case.source, "source", where),
-        contrast=plain_mapping(case.contrast, "contrast", where),
-        model=plain_mapping(case.model, "model", where),
+        source=_stored(Provenance, case.source, "source", where),
+        contrast=_stored(ContrastRecord, case.contrast, "contrast", where),
+        model=_stored(ModelRecord, case.model, "model", where),
     )
 
 
@@ -69,8 +76,16 @@ def _numbered(item: CaseObject, label: int, where: Path) -> CaseObject:
         corrected=bool(item.corrected),
         predicted_iou=None if item.predicted_iou is None else float(item.predicted_iou),
         source_label=old,
-        prompts=plain_mapping(item.prompts, f"prompts of label {item.label}", where),
+        prompts=_stored(Prompts, item.prompts, f"objects[{label - 1}].prompts", where),
     )
+
+
+def _stored(type_: type[T], record: T, name: str, where: Path) -> T:
+    """An open record as it will be read again: numbers of NumPy and paths as plain ones."""
+    try:
+        return from_plain(type_, record, name)
+    except ValueError as error:
+        raise BrokenCase(where, str(error), "Give finite numbers, text or lists") from error
 
 
 def check_arrays(case: Case, where: Path) -> None:
@@ -154,33 +169,6 @@ def _box_fits(box: tuple[float, ...], shape: tuple[int, ...]) -> bool:
     half = len(box) // 2
     return all(
         a < b and a < n and b > 0 for a, b, n in zip(box[:half], box[half:], shape[-half:], strict=True)
-    )
-
-
-def plain_mapping(values: Mapping[str, Any], name: str, where: Path) -> dict[str, Any]:
-    """Return `values` as JSON would give it back: tuples as lists, numpy numbers and paths as plain ones."""
-    result = _plain(values, name, where)
-    assert isinstance(result, dict)
-    return result
-
-
-def _plain(value: Any, name: str, where: Path) -> Any:
-    if isinstance(value, Mapping):
-        for key in value:
-            _require(isinstance(key, str), where, f"{name} has the key {key!r}", "Use text for keys")
-        return {key: _plain(entry, f"{name}.{key}", where) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry, name, where) for entry in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist(), name, where)
-    if isinstance(value, PathLike):
-        return str(Path(value))
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    raise BrokenCase(
-        where, f"{name} is {value!r}, which JSON cannot hold", "Give finite numbers, text or lists"
     )
 
 

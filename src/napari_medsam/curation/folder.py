@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_medsam.curation.case import MARKER
+from napari_medsam.curation.formats.medsam import MARKER
+from napari_medsam.curation.formats.sidecar import read_sidecar
 from napari_medsam.curation.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -18,7 +19,6 @@ from napari_medsam.curation.manifest import (
 )
 from napari_medsam.curation.npz import read_headers
 from napari_medsam.curation.problem import BrokenCase, NewerFormat
-from napari_medsam.curation.sidecar import read_sidecar
 from napari_medsam.files import TEMPORARY_SUFFIX
 
 

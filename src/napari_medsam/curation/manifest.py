@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from napari_medsam.curation.formats.sidecar import Sidecar
+from napari_medsam.curation.json_file import read_record
 from napari_medsam.curation.problem import BrokenCase
-from napari_medsam.curation.sidecar import field, read_json
 from napari_medsam.files import replacing
+from napari_medsam.records import to_json
 
 MANIFEST_NAME = "dataset.json"
 MANIFEST_FORMAT = "napari-medsam dataset"
@@ -90,68 +91,44 @@ def class_entry(class_id: int, name: str) -> ClassEntry:
     return ClassEntry(class_id, name, _COLOURS[(class_id - 1) % len(_COLOURS)])
 
 
-def entry_of(stem: str, sidecar: Mapping[str, Any]) -> CaseEntry:
-    """Return the manifest's line for a case from its (checked) sidecar."""
-    objects = sidecar["objects"]
-    counts: dict[int, int] = {}
-    for item in objects:
-        counts[item["class_id"]] = counts.get(item["class_id"], 0) + 1
+def entry_of(stem: str, sidecar: Sidecar) -> CaseEntry:
+    """Return the manifest's line for a case from its sidecar."""
     return CaseEntry(
         stem=stem,
-        content_sha256=sidecar["content_sha256"],
-        image_sha256=sidecar["image_sha256"],
-        objects=len(objects),
-        corrected=sum(item["corrected"] for item in objects),
-        classes=counts,
-        group=sidecar["group"],
-        created=str(sidecar.get("created", "")),
+        content_sha256=sidecar.content_sha256,
+        image_sha256=sidecar.image_sha256,
+        objects=len(sidecar.objects),
+        corrected=sum(item.corrected for item in sidecar.objects),
+        classes=dict(Counter(item.class_id for item in sidecar.objects)),
+        group=sidecar.group,
+        created=sidecar.created,
     )
 
 
-def classes_of(sidecar: Mapping[str, Any]) -> list[ClassEntry]:
+def classes_of(sidecar: Sidecar) -> list[ClassEntry]:
     """Return the classes of a case's objects, in default colours."""
-    names = {item["class_id"]: item["class_name"] for item in sidecar["objects"]}
+    names = {item.class_id: item.class_name for item in sidecar.objects}
     return [class_entry(i, names[i]) for i in sorted(names)]
+
+
+@dataclass(frozen=True)
+class _StoredEntry(CaseEntry):
+    stem: object  # type: ignore[assignment]  # whatever the file says, until it is known to be safe
+
+
+@dataclass(frozen=True)
+class _StoredManifest:
+    name: str
+    classes: tuple[ClassEntry, ...]
+    cases: tuple[_StoredEntry, ...]
 
 
 def read_manifest(path: Path) -> Manifest:
     """Return the manifest at `path`. Raises BrokenCase: missing, foreign, newer, or of wrong types."""
-    data = read_json(path, MANIFEST_FORMAT, MANIFEST_VERSION)
-    cases, refused = [], []
-    for item in field(data, "cases", list, path):
-        stem = item.get("stem") if isinstance(item, dict) else item
-        if safe_stem(stem):
-            cases.append(_case_entry(item, path))
-        else:
-            refused.append(str(stem)[:200])
-    classes = tuple(_class_entry(item, path) for item in field(data, "classes", list, path))
-    return Manifest(field(data, "name", str, path), classes, tuple(cases), tuple(refused))
-
-
-def _class_entry(item: Any, path: Path) -> ClassEntry:
-    if not isinstance(item, dict):
-        raise BrokenCase(path, f"lists the class {item!r}", "Delete the file; it is rebuilt from the cases")
-    colour = field(item, "colour", str, path)
-    return ClassEntry(field(item, "id", int, path), field(item, "name", str, path), colour)
-
-
-def _case_entry(item: dict[str, Any], path: Path) -> CaseEntry:
-    group, classes = item.get("group"), field(item, "classes", dict, path)
-    good = all(k.isdecimal() and isinstance(v, int) for k, v in classes.items())
-    if not good or not isinstance(group, str | None):
-        raise BrokenCase(
-            path, f"lists {item['stem']!r} wrongly", "Delete the file; it is rebuilt from the cases"
-        )
-    return CaseEntry(
-        stem=field(item, "stem", str, path),
-        content_sha256=field(item, "content_sha256", str, path),
-        image_sha256=field(item, "image_sha256", str, path),
-        objects=field(item, "objects", int, path),
-        corrected=field(item, "corrected", int, path),
-        classes={int(k): v for k, v in classes.items()},
-        group=group,
-        created=field(item, "created", str, path),
-    )
+    stored = read_record(path, _StoredManifest, MANIFEST_FORMAT, MANIFEST_VERSION)
+    safe = tuple(CaseEntry(**vars(entry)) for entry in stored.cases if safe_stem(entry.stem))
+    refused = tuple(str(entry.stem)[:200] for entry in stored.cases if not safe_stem(entry.stem))
+    return Manifest(stored.name, stored.classes, safe, refused)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -170,9 +147,9 @@ def write_entries(
     with replacing(path) as stream:
         stream.write(_text(head)[:-1] + b',\n"cases": [')
         for number, entry in enumerate(entries):
-            stream.write((b",\n" if number else b"\n") + _text(asdict(entry)))
-        stream.write(b'],\n"classes": ' + _text([asdict(entry) for entry in classes()]) + b"}\n")
+            stream.write((b",\n" if number else b"\n") + _text(entry))
+        stream.write(b'],\n"classes": ' + _text(list(classes())) + b"}\n")
 
 
-def _text(data: Any) -> bytes:
-    return json.dumps(data, allow_nan=False).encode("ascii")
+def _text(data: object) -> bytes:
+    return to_json(data).encode("ascii")

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.curation.case import Case
+from napari_medsam.curation.case import Case, ContrastRecord
 from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast, Window, apply_window, resolve_contrast
 from napari_medsam.image.field import field_window
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.fields import FieldPolicy, centred_field
 
-AS_IT_IS = [0.0, 255.0]
+AS_IT_IS = (0.0, 255.0)
 
 
 def case_pixels(
@@ -52,14 +51,9 @@ def widened(
     return Window(limits, window.channels)
 
 
-def contrast_record(contrast: Contrast, window: Window) -> dict[str, Any]:
-    """What `Case.contrast` keeps of how its pixels were made, JSON values; `seen_plane` reads it."""
-    return {
-        "name": contrast.name,
-        "mode": contrast.mode,
-        "limits": [list(limits) for limits in window.limits],
-        "channels": list(window.channels),
-    }
+def contrast_record(contrast: Contrast, window: Window) -> ContrastRecord:
+    """What `Case.contrast` keeps of how its pixels were made; `seen_plane` reads it."""
+    return ContrastRecord(contrast.name, contrast.mode, window.limits, window.channels)
 
 
 def seen_plane(case: Case, number: int, name: str) -> Plane:
@@ -69,15 +63,18 @@ def seen_plane(case: Case, number: int, name: str) -> Plane:
     number: the slice of a volume, ignored in a 2D case.
     """
     spacing = (float(case.spacing[-2]), float(case.spacing[-1]))
-    by_percentiles = case.contrast.get("mode") == "auto"
+    by_percentiles = case.contrast.mode == "auto"
     if case.gts.ndim == 3:
         slice_ = case.imgs[number]
         if by_percentiles:
             return Plane.from_array(slice_, spacing=spacing, name=name)
         return Plane.from_array(np.repeat(slice_[..., None], 3, axis=2), rgb=True, spacing=spacing, name=name)
-    channels = len(case.contrast.get("channels", ()))
-    limits = [list(pair) for pair in case.contrast.get("limits", ())]
-    if not by_percentiles or not 1 <= channels <= 3 or (channels == 3 and limits == [AS_IT_IS] * 3):
+    channels = len(case.contrast.channels)
+    if (
+        not by_percentiles
+        or not 1 <= channels <= 3
+        or (channels == 3 and case.contrast.limits == (AS_IT_IS,) * 3)
+    ):
         return Plane.from_array(case.imgs, rgb=True, spacing=spacing, name=name)
     if channels == 1:
         return Plane.from_array(case.imgs[..., 0], spacing=spacing, name=name)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import Case, CaseObject, ModelRecord, Prompts, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import ClassEntry
 from napari_medsam.curation.pixels import case_pixels, contrast_record
@@ -28,8 +27,8 @@ class PlaneSnapshot:
     records: tuple[ObjectRecord, ...]
     classes: tuple[ObjectClass, ...]
     contrast: Contrast
-    model: dict[str, str]
-    source: dict[str, Any]
+    model: ModelRecord
+    source: Provenance
     group: str
     unit: str
 
@@ -89,12 +88,5 @@ def _case_object(number: int, label: int, record: ObjectRecord | None, entry: Pl
         corrected=record.corrected,
         predicted_iou=None if found is None else found.iou,
         source_label=label,
-        prompts=_points(record),
+        prompts=Prompts(tuple((point.row, point.col, int(point.positive)) for point in record.points)),
     )
-
-
-def _points(record: ObjectRecord) -> dict[str, Any]:
-    """The clicks as the sidecar has them: (row, col, 1 on the object or 0 beside it), in their order."""
-    if not record.points:
-        return {}
-    return {"points": [[point.row, point.col, int(point.positive)] for point in record.points]}

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from napari_medsam.curation.case import ARRAYS, is_ours, read_case
+from napari_medsam.curation.case_files import is_ours, read_case
 from napari_medsam.curation.folder import Scan, scan
-from napari_medsam.curation.foreign import FOREIGN_ARRAYS
+from napari_medsam.curation.formats.medsam import ARRAYS, PUBLISHED_ARRAYS
+from napari_medsam.curation.formats.sidecar import read_sidecar, sidecar_path
 from napari_medsam.curation.manifest import MANIFEST_NAME, Manifest, read_manifest
 from napari_medsam.curation.npz import read_headers
 from napari_medsam.curation.problem import BrokenCase, Problem
-from napari_medsam.curation.sidecar import read_sidecar, sidecar_path
 
 
 def validate_folder(folder: Path) -> list[Problem]:
@@ -83,11 +83,11 @@ def _case_problems(path: Path, listed: str | None, classes: Mapping[int, str]) -
     try:
         headers = read_headers(path)
         case = read_case(path, predictions=False)
-        stored = read_sidecar(path)["content_sha256"] if ours else None
+        stored = read_sidecar(path).content_sha256 if ours else None
     except BrokenCase as error:
         yield error.problem
         return
-    for name in sorted(set(headers) - set(ARRAYS if ours else FOREIGN_ARRAYS)):
+    for name in sorted(set(headers) - set(ARRAYS if ours else PUBLISHED_ARRAYS)):
         yield Problem(path, f"holds an array {name!r} that this format does not know", "It is ignored")
     if not case.objects:
         yield Problem(path, "has no objects", "Training has no use for it; label it or take it out")

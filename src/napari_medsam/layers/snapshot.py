@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_medsam.curation.case import ModelRecord, Provenance
 from napari_medsam.curation.snapshot import PlaneSnapshot
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import CaseError
@@ -63,22 +64,17 @@ def _snapshot_plane(work: Work, session: Session, key: PlaneKey) -> PlaneSnapsho
         records=tuple(work.document.in_plane(key)),
         classes=work.document.classes,
         contrast=session.settings.contrast,
-        model={}
+        model=ModelRecord()
         if model is None
-        else {
-            "name": model.name,
-            "encoder_hash": model.encoder_hash,
-            "decoder_hash": model.decoder_hash,
-            "precision": model.precision,
-        },
-        source={
-            "layer": image.name,
-            "path": str(path) if path else None,
-            "index": list(key.index),
-            "displayed": list(key.displayed),
-            "shape": [int(n) for n in plane.levels[0].shape],
-            "dtype": str(plane.dtype),
-        },
+        else ModelRecord(model.name, model.encoder_hash, model.decoder_hash, model.precision),
+        source=Provenance(
+            layer=image.name,
+            path=str(path) if path else None,
+            index=key.index,
+            displayed=key.displayed,
+            shape=tuple(int(n) for n in plane.levels[0].shape),
+            dtype=str(plane.dtype),
+        ),
         group=Path(path).stem if path else image.name,
         unit=str(image.units[key.displayed[0]]),
     )

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.check import check_arrays, present_labels
-from napari_medsam.curation.layout import half_open_boxes
+from napari_medsam.curation.formats.medsam import PUBLISHED_ARRAYS, half_open_boxes
 from napari_medsam.curation.npz import read_npz
 from napari_medsam.curation.problem import BrokenCase
 
-if TYPE_CHECKING:
-    from napari_medsam.curation.case import Case, CaseObject
-
 UNKNOWN_CLASS = "unknown"
-FOREIGN_ARRAYS = ("imgs", "gts", "spacing", "boxes")
 
 
-def read_foreign(path: Path) -> Case:
+def read_published(path: Path) -> Case:
     """Return a published .npz (`imgs`, `gts`, maybe `spacing` and `boxes`) as a case.
 
     imgs: (H, W, 3), or (H, W) grey repeated to 3, or (D, H, W); any integers within 0..255. gts: integer
@@ -28,9 +24,7 @@ def read_foreign(path: Path) -> Case:
 
     Raises BrokenCase: no imgs or gts (test files carry boxes instead), other shapes or types.
     """
-    from napari_medsam.curation.case import Case
-
-    arrays = read_npz(path, FOREIGN_ARRAYS)
+    arrays = read_npz(path, PUBLISHED_ARRAYS)
     missing = [name for name in ("imgs", "gts") if name not in arrays]
     if missing:
         what = f"has no {' and no '.join(missing)}"
@@ -43,7 +37,7 @@ def read_foreign(path: Path) -> Case:
     gts = gts.astype(np.uint8 if gts.size == 0 or gts.max() < 256 else np.uint16)
     imgs = _image(arrays["imgs"], gts, path)
     spacing = _spacing(arrays.get("spacing"), gts.ndim, path)
-    source = {"path": str(path), "shape": list(imgs.shape), "provenance": "unknown"}
+    source = Provenance(path=str(path), shape=imgs.shape, more={"provenance": "unknown"})
     case = Case(imgs, gts, spacing, _objects(gts, arrays.get("boxes")), source=source, field="unknown")
     check_arrays(case, path)
     return case
@@ -68,8 +62,6 @@ def _spacing(spacing: np.ndarray | None, ndim: int, path: Path) -> tuple[float, 
 
 def _objects(gts: np.ndarray, boxes: np.ndarray | None) -> tuple[CaseObject, ...]:
     """Boxes are taken over when there is one a label; the published inference counts them in that order."""
-    from napari_medsam.curation.case import CaseObject
-
     labels = present_labels(gts)
     fits = boxes is not None and boxes.shape == (len(labels), 2 * gts.ndim) and boxes.dtype.kind in "iu"
     drawn: list[tuple[float, ...] | None] = [None] * len(labels)

@@ -1,4 +1,4 @@
-"""Between our axes and those of the published MedSAM case files.
+"""The .npz of a case as MedSAM's published code reads it: our axes in theirs, and two arrays of ours beside them.
 
 Ours: (row, col) and (z, row, col), boxes half-open. Theirs (CVPR24 baseline, branch LiteMedSAM): x before y
 before z, boxes of whole pixel indices whose maximum is the last pixel inside, spacing as SimpleITK gives it.
@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from napari_medsam.curation.case import Case, CaseObject
+from napari_medsam.curation.case import MAX_UINT8_LABELS, Case, CaseObject
 
-MAX_UINT8_LABELS = 255
+MARKER = "napari_medsam_case"  # an array of this name tells our files from published ones
+VERSION = 1
+PUBLISHED_ARRAYS = ("imgs", "gts", "spacing", "boxes")
+ARRAYS = (*PUBLISHED_ARRAYS, "predictions", MARKER)
+
+
+def arrays_of(case: Case, runs: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of a normalised case in the order they are written; runs: its predictions, packed."""
+    return {
+        "imgs": case.imgs,
+        "gts": case.gts,
+        "spacing": published_spacing(case.spacing),
+        "boxes": published_boxes(case),
+        "predictions": runs,
+        MARKER: np.array(VERSION, np.int64),
+    }
 
 
 def tight_boxes(gts: np.ndarray, labels: Sequence[int]) -> dict[int, tuple[float, ...]]:
