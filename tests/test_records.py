@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from napari_medsam.records import from_json, from_plain, plain, to_json
+from napari_medsam.records import Open, from_json, from_plain, plain, to_json
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,15 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Loose:
+class Loose(Open):
     path: str | None = None
     shape: tuple[int, ...] = ()
     more: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Holder:
+    inside: tuple[Loose, ...]
 
 
 WHOLE = Whole("ä", (Part(1, (0.5, 1, 2, 3)), Part(2)), {3: 4}, Path("a/b"), "right", False, (None, 7))
@@ -124,8 +129,10 @@ def test_what_json_cannot_hold_is_named_by_its_path(value: object, said: str) ->
 def test_an_open_record_keeps_what_it_does_not_know() -> None:
     data = {"path": "a", "maker": {"x": [1]}, "shape": [3]}
     record = from_plain(Loose, data, "source")
-    assert record == Loose("a", (3,), {"maker": {"x": [1]}})
+    assert record == Loose("a", (3,), {"maker": {"x": [1]}}) == from_plain(Loose, record, "source")
     assert plain(record) == data
+    assert vars(record).keys() == {"path", "shape", "more"}
+    assert from_json(Holder, '{"inside": [{"a": 1}, {}]}') == Holder((Loose(more={"a": 1}), Loose()))
     assert plain(Loose()) == {}
     with pytest.raises(ValueError, match=r"^source\.shape\[0\] should be a valid integer"):
         from_plain(Loose, {"shape": ["3"]}, "source")

@@ -3,10 +3,6 @@
 What a file or another process says is read by the types of a dataclass: whole numbers are no booleans, text is no
 number, and numbers are finite. Keys that a dataclass does not have are ignored. A field whose name is a Python keyword
 carries an underscore at its end, which the JSON key lacks.
-
-A dataclass with a field `more`, a mapping, is an open record: its other fields have defaults, its JSON leaves out what
-is as by default, and has the entries of `more` beside the fields. `from_plain` puts the keys that are no fields into
-`more`, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -14,15 +10,35 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
+
+_STRICT = {"strict": True, "allow_inf_nan": False}
+
+
+class Open:
+    """A base of dataclasses whose JSON may hold more than they know: it goes to the field `more`, and nothing is lost.
+
+    All fields have defaults, the last one is `more`. In JSON what is as by default is left out, and the entries of
+    `more` stand beside the fields.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, object]] = {**_STRICT, "extra": "allow"}
+    more: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        names = {field.name for field in fields(self)}  # type: ignore[arg-type]
+        unknown = [key for key in vars(self) if key not in names]  # pydantic leaves them as attributes
+        found = {key: vars(self).pop(key) for key in unknown}
+        if found:
+            object.__setattr__(self, "more", found)
 
 
 def from_json(type_: type[T], text: str | bytes) -> T:
@@ -46,18 +62,15 @@ def from_json(type_: type[T], text: str | bytes) -> T:
 
 
 def from_plain(type_: type[T], data: object, name: str) -> T:
-    """The open record that a mapping says, or that a record of the type would be read as; unknown keys go to `more`.
+    """The `type_` that a mapping says, or that a record of the type will be read as once it was written.
 
     Raises ValueError with the wrong field's path, which begins with `name`.
     """
-    told: dict[str, object] = plain(data, name)
-    names = {_key(field) for field in fields(type_)} - {"more"}  # type: ignore[arg-type]
+    text = json.dumps(plain(data, name))
     try:
-        record = from_json(type_, json.dumps({key: value for key, value in told.items() if key in names}))
+        return from_json(type_, text)
     except ValueError as error:
         raise ValueError(f"{name}.{error}") from error
-    more = {key: value for key, value in told.items() if key not in names}
-    return replace(record, more=more)  # type: ignore[type-var]
 
 
 def to_json(value: object, indent: int | None = None) -> str:
@@ -92,14 +105,14 @@ def plain(value: object, name: str = "") -> Any:
 def _plain_record(value: Any, name: str) -> dict[str, Any]:
     dot = f"{name}." if name else ""
     members = {_key(field): (field, getattr(value, field.name)) for field in fields(value)}
-    more = members.pop("more", None)
+    more = members.pop("more")[1] if isinstance(value, Open) else None
     told = {key: plain(member, dot + key) for key, (_, member) in members.items()}
     if more is None:
         return told
     changed = {
         key: told[key] for key, (field, _) in members.items() if told[key] != plain(field.default, key)
     }
-    rest: dict[str, Any] = plain(more[1], name)
+    rest: dict[str, Any] = plain(more, name)
     return changed | rest
 
 
@@ -112,9 +125,7 @@ def _adapter(type_: Any) -> TypeAdapter[Any]:
     """Strict, and made once: it takes far longer than reading with it."""
     from pydantic import ConfigDict, TypeAdapter
 
-    config = ConfigDict(
-        strict=True, extra="ignore", allow_inf_nan=False, alias_generator=lambda name: name.rstrip("_")
-    )
+    config = ConfigDict(**_STRICT, extra="ignore", alias_generator=lambda name: name.rstrip("_"))  # type: ignore[typeddict-item]
     return TypeAdapter(
         type_ | None, config=config
     )  # a bare dataclass may not be given a config, an optional one may

@@ -8,12 +8,14 @@ from pathlib import PureWindowsPath
 
 import numpy as np
 
+from napari_medsam.records import Open
+
 MAX_UINT8_LABELS = 255
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Where a case came from. An open record (see `records`): `more` is what another program wrote beside it.
+class Provenance(Open):
+    """Where a case came from.
 
     layer, path: what it was called and where it lay. index: of the plane along each axis, None along the displayed
     ones. shape, dtype: of the original.
@@ -40,8 +42,8 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class ContrastRecord:
-    """How intensities became `Case.imgs`: limits and which channel they are of. An open record, see `records`."""
+class ContrastRecord(Open):
+    """How intensities became `Case.imgs`: limits and which channel they are of."""
 
     name: str | None = None
     mode: str | None = None
@@ -51,8 +53,8 @@ class ContrastRecord:
 
 
 @dataclass(frozen=True)
-class ModelRecord:
-    """The model that predicted a case's masks. An open record, see `records`."""
+class ModelRecord(Open):
+    """The model that predicted a case's masks."""
 
     name: str | None = None
     encoder_hash: str | None = None
@@ -62,8 +64,8 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """What was drawn for an object beside its box. An open record, see `records`.
+class Prompts(Open):
+    """What was drawn for an object beside its box.
 
     points: clicks in their order: row, col, 1 on the object or 0 beside it; whole numbers at pixel centres.
     """

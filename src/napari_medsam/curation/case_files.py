@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_medsam.curation.case import Case, CaseObject, ContrastRecord, ModelRecord, Prompts
+from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.check import check_labels, normalised, present_labels
 from napari_medsam.curation.formats.medsam import (
     ARRAYS,
@@ -25,7 +25,6 @@ from napari_medsam.curation.formats.medsam import (
 from napari_medsam.curation.formats.published import read_published
 from napari_medsam.curation.formats.sidecar import (
     Sidecar,
-    SidecarObject,
     described,
     meaning,
     read_sidecar,
@@ -36,7 +35,6 @@ from napari_medsam.curation.formats.sidecar import (
 from napari_medsam.curation.npz import read_headers, read_npz, write_npz
 from napari_medsam.curation.problem import BrokenCase
 from napari_medsam.files import replacing
-from napari_medsam.records import from_plain
 
 
 def write_case(folder: Path, case: Case) -> Path:
@@ -177,35 +175,21 @@ def _assembled(arrays: dict[str, np.ndarray], sidecar: Sidecar, predictions: boo
     if runs.ndim != 2 or runs.shape[1] != 3 or runs.dtype.kind != "i":
         raise ValueError(f"predictions have shape {runs.shape}")
     objects = []
-    for place, item in enumerate(sidecar.objects):
+    for item in sidecar.objects:
         mask = unpack_prediction(runs, item.label, gts.shape) if predictions and item.predicted else None
-        objects.append(_case_object(item, f"objects[{place}].prompts", mask))
+        objects.append(CaseObject(**{**vars(item), "predicted": mask}))
     return Case(
         arrays["imgs"],
         gts,
         sidecar.spacing,
         tuple(objects),
-        source=sidecar.provenance,
-        contrast=from_plain(ContrastRecord, sidecar.contrast, "contrast"),
+        source=sidecar.source,
+        contrast=sidecar.contrast,
         field=sidecar.field,
-        model=from_plain(ModelRecord, sidecar.model, "model"),
+        model=sidecar.model,
         group=sidecar.group,
         unit=sidecar.unit,
         created=sidecar.created,
-    )
-
-
-def _case_object(item: SidecarObject, name: str, predicted: np.ndarray | None) -> CaseObject:
-    return CaseObject(
-        label=item.label,
-        class_name=item.class_name,
-        class_id=item.class_id,
-        box=item.box,
-        predicted=predicted,
-        corrected=item.corrected,
-        predicted_iou=item.predicted_iou,
-        source_label=item.source_label,
-        prompts=from_plain(Prompts, item.prompts, name) if item.prompts else Prompts(),
     )
 
 

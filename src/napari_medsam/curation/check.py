@@ -11,15 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from napari_medsam.curation.case import (
-    MAX_UINT8_LABELS,
-    Case,
-    CaseObject,
-    ContrastRecord,
-    ModelRecord,
-    Prompts,
-    Provenance,
-)
+from napari_medsam.curation.case import MAX_UINT8_LABELS, Case, CaseObject
 from napari_medsam.curation.problem import BrokenCase
 from napari_medsam.records import from_plain
 
@@ -47,9 +39,9 @@ def normalised(case: Case, where: Path) -> Case:
         gts=_renumbered(case.gts, [o.label for o in ordered]),
         spacing=tuple(float(v) for v in case.spacing),
         objects=tuple(_numbered(o, i, where) for i, o in enumerate(ordered, start=1)),
-        source=_stored(Provenance, case.source, "source", where),
-        contrast=_stored(ContrastRecord, case.contrast, "contrast", where),
-        model=_stored(ModelRecord, case.model, "model", where),
+        source=_stored(case.source, "source", where),
+        contrast=_stored(case.contrast, "contrast", where),
+        model=_stored(case.model, "model", where),
     )
 
 
@@ -76,14 +68,14 @@ def _numbered(item: CaseObject, label: int, where: Path) -> CaseObject:
         corrected=bool(item.corrected),
         predicted_iou=None if item.predicted_iou is None else float(item.predicted_iou),
         source_label=old,
-        prompts=_stored(Prompts, item.prompts, f"objects[{label - 1}].prompts", where),
+        prompts=_stored(item.prompts, f"objects[{label - 1}].prompts", where),
     )
 
 
-def _stored(type_: type[T], record: T, name: str, where: Path) -> T:
-    """An open record as it will be read again: numbers of NumPy and paths as plain ones."""
+def _stored(record: T, name: str, where: Path) -> T:
+    """A record as it will be read again: numbers of NumPy and paths as plain ones."""
     try:
-        return from_plain(type_, record, name)
+        return from_plain(type(record), record, name)
     except ValueError as error:
         raise BrokenCase(where, str(error), "Give finite numbers, text or lists") from error
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_medsam.curation.case import Case, Provenance
+from napari_medsam.curation.case import Case
 from napari_medsam.curation.case_files import prepared, read_case, stored_hash, write_prepared
 from napari_medsam.curation.folder import current_manifest, scan
 from napari_medsam.curation.formats.sidecar import read_sidecar, sidecar_path
@@ -196,17 +196,11 @@ class CuratedDataset:
 
     def _drop_older(self, index: _Index, stem: str, kept: Collection[str]) -> None:
         """Equal pixels alone are not enough: frames of a movie, or copies of a file, can be equal too."""
-        source = self._provenance(stem)
+        source = read_sidecar(self.file(stem)).source
         for older in index.same_image(stem):
-            if older not in kept and source.same_place(self._provenance(older)):
+            if older not in kept and source.same_place(read_sidecar(self.file(older)).source):
                 self._delete(older)
                 index.drop(older)
-
-    def _provenance(self, stem: str) -> Provenance:
-        try:
-            return read_sidecar(self.file(stem)).provenance
-        except ValueError as error:
-            raise BrokenCase(sidecar_path(self.file(stem)), str(error), "Export the case again") from error
 
     def _existing(self, index: _Index, digest: str) -> Path | None:
         """The same content under another name, that is from a renamed layer or a moved file."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_medsam.curation.case import Case, CaseObject, Provenance
+from napari_medsam.curation.case import Case, CaseObject, ContrastRecord, ModelRecord, Prompts, Provenance
 from napari_medsam.curation.json_file import parsed, read_record, read_text
 from napari_medsam.curation.problem import BrokenCase
 from napari_medsam.files import replacing
-from napari_medsam.records import from_plain, plain
+from napari_medsam.records import plain
 
 CASE_FORMAT = "napari-medsam case"
 CASE_VERSION = 1
@@ -36,7 +36,7 @@ class SidecarObject:
     class_id: int
     class_name: str
     box: tuple[float, ...] | None
-    prompts: Mapping[str, object]
+    prompts: Prompts
     predicted: bool
     predicted_iou: float | None
     corrected: bool
@@ -44,27 +44,22 @@ class SidecarObject:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A sidecar as it stands in the file, in the order of its keys; its mappings are open records of `case`."""
+    """A sidecar as it stands in the file, in the order of its keys."""
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     unit: str
     classes: tuple[ClassName, ...]
-    contrast: Mapping[str, object]
+    contrast: ContrastRecord
     field: str
-    model: Mapping[str, object]
+    model: ModelRecord
     group: str | None
-    source: Mapping[str, object]
+    source: Provenance
     objects: tuple[SidecarObject, ...]
     content_sha256: str
     image_sha256: str
     created: str = ""
     warnings: tuple[str, ...] = ()
-
-    @property
-    def provenance(self) -> Provenance:
-        """Where the case came from. Raises ValueError."""
-        return from_plain(Provenance, self.source, "source")
 
 
 def sidecar_path(npz: Path) -> Path:
@@ -79,11 +74,11 @@ def described(case: Case) -> Sidecar:
         spacing=case.spacing,
         unit=case.unit,
         classes=tuple(ClassName(*known) for known in sorted(classes.items())),
-        contrast=plain(case.contrast),
+        contrast=case.contrast,
         field=case.field,
-        model=plain(case.model),
+        model=case.model,
         group=case.group,
-        source=plain(case.source),
+        source=case.source,
         objects=tuple(_described_object(item) for item in case.objects),
         content_sha256="",
         image_sha256="",
@@ -91,17 +86,7 @@ def described(case: Case) -> Sidecar:
 
 
 def _described_object(item: CaseObject) -> SidecarObject:
-    return SidecarObject(
-        label=item.label,
-        source_label=item.source_label,
-        class_id=item.class_id,
-        class_name=item.class_name,
-        box=item.box,
-        prompts=plain(item.prompts),
-        predicted=item.predicted is not None,
-        predicted_iou=item.predicted_iou,
-        corrected=item.corrected,
-    )
+    return SidecarObject(**{**vars(item), "predicted": item.predicted is not None})
 
 
 def meaning(sidecar: Sidecar) -> bytes:
