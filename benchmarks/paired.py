@@ -30,8 +30,8 @@ def ratio(times: Mapping[str, list[float]], name: str, baseline: str) -> float:
 
 def published_lite() -> Any:
     """The published LiteMedSAM network with its weights, as its own code builds it, in evaluation mode."""
-    from napari_medsam.model.catalogue import find_model
     from napari_medsam.model.checkpoint import checkpoint_path, load_state
+    from napari_medsam.model.names import find_model
 
     with warnings.catch_warnings():  # it imports timm by names that timm has deprecated
         warnings.simplefilter("ignore", FutureWarning)

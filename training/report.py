@@ -42,8 +42,8 @@ from napari_medsam.errors import CaseError, MedSAMError
 from napari_medsam.files import replacing
 from napari_medsam.finetune.candidates import contenders_of
 from napari_medsam.finetune.verdict import TOLERANCE, Contender
-from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.decoder_file import read_info
+from napari_medsam.model.names import find_model
 
 HERE = Path(__file__).parent
 SIDES = {"internal": "Internal validation", "external": "External validation"}

@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from napari_medsam.errors import CaseError, CheckpointError, ModelError
-from napari_medsam.model.catalogue import ModelSpec, find_model
+from napari_medsam.model.catalogue import ModelSpec
 from napari_medsam.model.checkpoint import is_available
+from napari_medsam.model.names import find_model
 
 Side = Literal["internal", "external"]
 UNET = "U-Net"

@@ -112,7 +112,7 @@ def test_killed_and_resumed_it_ends_with_the_decoder_of_a_run_that_was_not(
     process = start(request_, told)
     told.wait_for(ended_epoch(2))
     assert unfinished_runs() == []  # it is at work
-    os.kill(process._process.pid, signal.SIGKILL)
+    os.kill(process._child._process.pid, signal.SIGKILL)
     last = told.wait_for(ended)
     assert last["kind"] == "failed"
     assert "status -9" in last["message"]

@@ -20,11 +20,11 @@ from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.fit import Fit
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
-from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.checkpoint import checkpoint_path
 from napari_medsam.model.decoder_file import DecoderInfo, read_info, write_decoder
 from napari_medsam.model.library import decoder_path
 from napari_medsam.model.local import MedSAM, build_model, load_decoder
+from napari_medsam.model.names import find_model
 from napari_medsam.model.networks.weights import state_hash
 
 Event = dict[str, Any]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.model.catalogue import MODELS, find_model, model_names
+from napari_medsam.model.catalogue import MODELS
+from napari_medsam.model.names import find_model, model_names
 
 
 def test_the_built_in_model_comes_first() -> None:
@@ -43,7 +44,7 @@ def test_each_download_can_be_verified(name: str) -> None:
 
 def test_listing_and_locating_models_imports_no_torch() -> None:
     code = (
-        "import sys; from napari_medsam.model.catalogue import find_model;"
+        "import sys; from napari_medsam.model.names import find_model;"
         "from napari_medsam.model.checkpoint import checkpoint_path;"
         "import napari_medsam.model.local;"
         "assert checkpoint_path(find_model('lite-medsam')).is_file();"

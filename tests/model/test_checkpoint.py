@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from napari_medsam.errors import CheckpointError, DownloadError
-from napari_medsam.model.catalogue import ModelSpec, find_model
+from napari_medsam.model.catalogue import ModelSpec
 from napari_medsam.model.checkpoint import checkpoint_path, load_state, progress_bar
+from napari_medsam.model.names import find_model
 
 if TYPE_CHECKING:
     from conftest import FileServer

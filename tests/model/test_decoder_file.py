@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_medsam.errors import CheckpointError
-from napari_medsam.model.catalogue import find_model, same_encoder, without_decoder
+from napari_medsam.model.catalogue import same_encoder, without_decoder
 from napari_medsam.model.decoder_file import (
     HEADER,
     DecoderInfo,
@@ -24,6 +24,7 @@ from napari_medsam.model.decoder_file import (
     write_decoder,
 )
 from napari_medsam.model.local import MedSAM, load_decoder
+from napari_medsam.model.names import find_model
 
 
 def changed(model: MedSAM, by: float = 0.01) -> dict[str, torch.Tensor]:

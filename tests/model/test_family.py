@@ -10,8 +10,9 @@ import torch
 
 from napari_medsam.errors import CheckpointError, ImageError
 from napari_medsam.image.field import Field, Frame
-from napari_medsam.model.catalogue import ModelSpec, find_model
-from napari_medsam.model.families.family import family_frame, prepare_pixels, settle_family
+from napari_medsam.model.catalogue import ModelSpec
+from napari_medsam.model.families.registry import FAMILIES, settle_family
+from napari_medsam.model.names import find_model
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -19,9 +20,9 @@ def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def test_frames_follow_each_family() -> None:
-    assert family_frame("lite-medsam", 256) == Frame(256, False, "area")
-    assert family_frame("medsam", 1024) == Frame(1024, True, "bicubic")
-    assert family_frame("sam", 1024) == Frame(1024, False, "bilinear")
+    assert FAMILIES["lite-medsam"].frame(256) == Frame(256, False, "area")
+    assert FAMILIES["medsam"].frame(1024) == Frame(1024, True, "bicubic")
+    assert FAMILIES["sam"].frame(1024) == Frame(1024, False, "bilinear")
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 160), (100, 256), (256, 256)])
@@ -30,7 +31,7 @@ def test_lite_is_scaled_to_the_unit_range_then_padded(height: int, width: int) -
     # The published order: min-max of the resized image in double, zeros after it, then float.
     scaled = (image - image.min()) / np.clip(float(image.max()) - float(image.min()), 1e-8, None)
     expected = np.pad(scaled, ((0, 256 - height), (0, 256 - width), (0, 0))).astype(np.float32)
-    out = prepare_pixels("lite-medsam", 256, image)
+    out = FAMILIES["lite-medsam"].prepare(256, image)
     np.testing.assert_array_equal(out, expected.transpose(2, 0, 1))
     assert out.flags.c_contiguous
     assert out.dtype == np.float32
@@ -38,12 +39,12 @@ def test_lite_is_scaled_to_the_unit_range_then_padded(height: int, width: int) -
 
 @pytest.mark.parametrize("family", ["lite-medsam", "medsam"])
 def test_a_constant_image_gives_zeros(family: str) -> None:
-    assert not prepare_pixels(family, 256, np.full((256, 256, 3), 77, np.uint8)).any()
+    assert not FAMILIES[family].prepare(256, np.full((256, 256, 3), 77, np.uint8)).any()
 
 
 def test_sam_uses_its_colour_statistics_and_pads_with_zeros_after_them() -> None:
     image = pixels(192, 256)
-    out = prepare_pixels("sam", 256, image)
+    out = FAMILIES["sam"].prepare(256, image)
     expected = (image - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
     np.testing.assert_allclose(out[:, :192], expected.transpose(2, 0, 1), rtol=1e-6)
     assert not out[:, 192:].any()
@@ -54,11 +55,11 @@ def test_sam_uses_its_colour_statistics_and_pads_with_zeros_after_them() -> None
 )
 def test_pixels_that_do_not_fit_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ImageError, match="uint8"):
-        prepare_pixels("lite-medsam", 256, bad)
+        FAMILIES["lite-medsam"].prepare(256, bad)
 
 
 def test_boxes_reach_the_frame_with_the_medsam_squash() -> None:
-    field, frame = Field(0, 0, 512, 256), family_frame("medsam", 1024)
+    field, frame = Field(0, 0, 512, 256), FAMILIES["medsam"].frame(1024)
     np.testing.assert_allclose(field.to_frame([[0, 0, 256, 128]], frame), [[0, 0, 512, 512]])
 
 
@@ -95,7 +96,7 @@ def test_a_renamed_copy_of_the_published_sam_is_known_by_its_checksum(
     path = tmp_path / "copy.pth"
     path.write_bytes(b"weights")
     known = replace(find_model("sam-vit-b"), sha256=hashlib.sha256(b"weights").hexdigest(), size=7)
-    monkeypatch.setattr("napari_medsam.model.families.family.MODELS", {"sam-vit-b": known})
+    monkeypatch.setattr("napari_medsam.model.families.sam.MODELS", {"sam-vit-b": known})
     assert settle_family(find_model(path), vit_state(768)).family == "sam"
     path.write_bytes(b"weighty")
     assert settle_family(find_model(path), vit_state(768)).family == "medsam"

@@ -9,10 +9,11 @@ from skimage import data
 from napari_medsam.evaluate.metrics import dice_coefficient
 from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
-from napari_medsam.model.catalogue import INTERACTIVE, find_model
+from napari_medsam.model.catalogue import INTERACTIVE
 from napari_medsam.model.checkpoint import checkpoint_path, load_state
 from napari_medsam.model.decoder_file import read_info
 from napari_medsam.model.local import MedSAM, build_model
+from napari_medsam.model.names import find_model
 from napari_medsam.model.networks.weights import decoder_state, state_hash
 from napari_medsam.samples import SAMPLES
 from napari_medsam.segment.prediction import Prediction

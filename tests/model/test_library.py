@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.model.catalogue import MODELS, find_model, model_names
+from napari_medsam.model.catalogue import MODELS
 from napari_medsam.model.decoder_file import DecoderInfo, read_info, write_decoder
 from napari_medsam.model.library import (
     decoder_path,
@@ -21,6 +21,7 @@ from napari_medsam.model.library import (
     own_decoders,
     rename_decoder,
 )
+from napari_medsam.model.names import find_model, model_names
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ import torch
 from conftest import randomise
 
 from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.local import MedSAM, build_model
+from napari_medsam.model.names import find_model
 from napari_medsam.model.networks.decoder import FAR, SamDecoder
 from napari_medsam.model.runtime.device import trains_in_bfloat16
 from napari_medsam.model.runtime.encoders import choose_backend
@@ -327,6 +327,7 @@ def test_encode_and_decode_run_side_by_side() -> None:
 def test_a_vit_encoder_is_built_without_initialising_it(arch: str) -> None:
     from segment_anything.modeling import ImageEncoderViT
 
+    from napari_medsam.model.networks.vit import vit_encoder
     from napari_medsam.model.networks.weights import build_encoder
 
     with torch.device("meta"):
@@ -335,10 +336,12 @@ def test_a_vit_encoder_is_built_without_initialising_it(arch: str) -> None:
             global_attn_indexes=(2, 5, 8, 11), img_size=1024, out_chans=256,
         )  # fmt: skip
     state = {name: torch.zeros(value.shape) for name, value in like.state_dict().items()}
-    module = build_encoder(arch, state, "vit.pth")
+    module = build_encoder(lambda: vit_encoder(arch), state, "vit.pth")
     assert not any(value.is_meta for value in module.parameters())
     with pytest.raises(CheckpointError, match=r"vit\.pth"):
-        build_encoder(arch, {k: v for k, v in state.items() if k != "pos_embed"}, "vit.pth")
+        build_encoder(
+            lambda: vit_encoder(arch), {k: v for k, v in state.items() if k != "pos_embed"}, "vit.pth"
+        )
 
 
 @pytest.mark.parametrize(

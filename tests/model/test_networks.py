@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import randomise
 
-from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.checkpoint import checkpoint_path, load_state
+from napari_medsam.model.names import find_model
 from napari_medsam.model.networks.decoder import MaskDecoder, SamDecoder
 from napari_medsam.model.networks.tinyvit import TinyViT
 from napari_medsam.model.networks.weights import build_decoder, build_encoder, decoder_state, encoder_state
@@ -84,7 +84,7 @@ def test_the_encoder_agrees_with_the_published_one(
     stock: torch.nn.Module, real_state: dict[str, torch.Tensor]
 ) -> None:
     pixels = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(1))
-    ours = build_encoder("tiny_vit", encoder_state(real_state), "lite")
+    ours = build_encoder(TinyViT, encoder_state(real_state), "lite")
     with torch.inference_mode():
         expected, got = stock.image_encoder(pixels), fuse_batch_norms(ours)(pixels)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in ours.modules())
@@ -162,7 +162,9 @@ def test_the_openvino_graph_agrees_with_the_module() -> None:
     pixels = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
         expected = small(pixels)
-    compiled = ov.Core().compile_model(tinyvit_graph(small, 40), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = ov.Core().compile_model(
+        tinyvit_graph(ov, small, 40), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     np.testing.assert_allclose(compiled(pixels.numpy())[0], expected.numpy(), atol=1e-4)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from napari_medsam import process
 from napari_medsam.errors import ModelError
 from napari_medsam.model import remote
 
@@ -34,7 +35,7 @@ def start(monkeypatch: pytest.MonkeyPatch, script: str) -> tuple[remote.ModelPro
     text = script.format(ready=pickle.dumps((0, "notice", "ready")), then="{then}")
     real = subprocess.Popen
     monkeypatch.setattr(
-        remote.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", text], **options)
+        process.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", text], **options)
     )
     ready = threading.Event()
     return remote.ModelProcess(on_notice=lambda _: ready.set()), ready
@@ -42,13 +43,13 @@ def start(monkeypatch: pytest.MonkeyPatch, script: str) -> tuple[remote.ModelPro
 
 @posix
 def test_closing_ends_what_it_started_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    process, ready = start(monkeypatch, FORKED.replace("{then}", "time.sleep(600)"))
+    model, ready = start(monkeypatch, FORKED.replace("{then}", "time.sleep(600)"))
     assert ready.wait(20)
-    waiting = process.send("encode")
-    process.close()
+    waiting = model.send("encode")
+    model.close()
     assert isinstance(waiting.exception(5), ModelError)
-    assert not process.alive
-    process.close()
+    assert not model.alive
+    model.close()
 
 
 @posix
@@ -59,22 +60,22 @@ def test_closing_does_not_wait_for_a_stream_that_somebody_else_holds(
     note = tmp_path / "pid"
     leave = f"os.setsid(); open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     script = FORKED.replace("{then}", "time.sleep(600)").replace("    time.sleep(600)", f"    {leave}", 1)
-    process, ready = start(monkeypatch, script)
-    monkeypatch.setattr(remote, "SHUTDOWN_S", 0.2)
+    model, ready = start(monkeypatch, script)
+    monkeypatch.setattr(process, "SHUTDOWN_S", 0.2)
     assert ready.wait(20)
     deadline = time.monotonic() + 20
     while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)  # the fork has not left the group yet
-    closing = threading.Thread(target=process.close)
+    closing = threading.Thread(target=model.close)
     closing.start()
     closing.join(10)
     try:
         assert not closing.is_alive()
-        assert not process.alive
+        assert not model.alive
     finally:
         _end(note)
-        monkeypatch.setattr(remote, "SHUTDOWN_S", 10.0)
-        process.close()
+        monkeypatch.setattr(process, "SHUTDOWN_S", 10.0)
+        model.close()
 
 
 def _end(note: Path) -> None:

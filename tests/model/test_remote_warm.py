@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 
 from napari_medsam.errors import ModelError
+from napari_medsam.image.field import Frame
+from napari_medsam.model.messages import LoadedModel, ModelState
+from napari_medsam.model.names import find_model
 from napari_medsam.model.remote import RemoteMedSAM
 from napari_medsam.model.serve import KEPT_FEATURES, Server
 
 FEATURES = np.ones((256, 64, 64), np.float16)
 BOX = np.array([[0, 0, 9, 9]], np.float32)
-STATE = {"encoder_hash": "e", "decoder_hash": "d", "precision": "p", "device": "cpu"}
+STATE = ModelState(encoder_hash="e", decoder_hash="d", precision="p", device="cpu")
 
 
 class Kept:
     """A model that remembers what it decoded from."""
 
-    encoder_hash, decoder_hash, precision, device = STATE.values()
+    encoder_hash, decoder_hash, precision, device = "e", "d", "p", "cpu"
 
     def __init__(self) -> None:
         self.warmed: list[str] = []
@@ -54,8 +57,7 @@ class Direct:
 
 def connect() -> tuple[Direct, RemoteMedSAM]:
     direct = Direct()
-    spec = type("Spec", (), {"name": "lite"})
-    loaded = {**STATE, "spec": spec, "frame": None, "prompts": frozenset()}
+    loaded = LoadedModel(find_model("lite-medsam"), Frame(), frozenset(), STATE)
     return direct, RemoteMedSAM(direct, loaded)  # type: ignore[arg-type]
 
 

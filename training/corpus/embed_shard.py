@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 from corpus.store import SampleName, ShardWriter, shard_path
 from napari_medsam.curation.case_files import read_case
-from napari_medsam.embedding.embed import EncoderModel, FieldRequest, embed
+from napari_medsam.embedding.embed import FieldRequest, embed
 from napari_medsam.errors import CaseError, ImageError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.samples import Sample, samples_of
 from napari_medsam.image.contrast import Contrast
+from napari_medsam.model.api import EncoderModel
 from napari_medsam.model.runtime.memory import keep_freed_memory
 from napari_medsam.segment.fields import FieldPolicy
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_medsam.bounded import BoundedMemory
 from napari_medsam.embedding.entry import (
     SHAPE,
     SUFFIX,
@@ -27,7 +28,6 @@ from napari_medsam.embedding.entry import (
     read_entry,
     write_entry,
 )
-from napari_medsam.embedding.memory import MemoryLayer
 
 FORMAT_VERSION = 1  # raise it when keys or entries change their meaning: old entries are then never read
 ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_CACHE"
@@ -101,7 +101,7 @@ class EmbeddingCache:
         self.max_bytes = max_bytes
         self.problem: str | None = None  # why the last write failed; None when it did not
         self._warned = False
-        self._memory = MemoryLayer(memory_bytes)
+        self._memory = BoundedMemory[str, Features](memory_bytes, lambda features: features.nbytes)
         self._lock = Lock()  # guards the two counters below
         self._total: int | None = None  # bytes on disk as far as we know; None before the first scan
         self._unscanned = 0  # puts since the last scan

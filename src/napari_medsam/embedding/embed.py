@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,32 +15,9 @@ from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
 from napari_medsam.embedding.entry import Features
 from napari_medsam.errors import ImageError, MedSAMError, ModelError
 from napari_medsam.image.contrast import Contrast, Window
-from napari_medsam.image.field import Field, Frame, field_window, read_field, whole_field
+from napari_medsam.image.field import Field, field_window, read_field, whole_field
 from napari_medsam.image.plane import Plane
-
-
-class EncodedFeatures(Protocol):
-    """What an encoder gives: (256, 64, 64) float16 features and the precision really used."""
-
-    @property
-    def features(self) -> npt.NDArray[Any]: ...
-    @property
-    def precision(self) -> str: ...
-
-
-class EncoderModel(Protocol):
-    """The part of a model that embedding needs; `napari_medsam.model.local.MedSAM` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def frame(self) -> Frame: ...
-    @property
-    def encoder_hash(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    def prepare(self, pixels: npt.NDArray[np.uint8], /) -> npt.NDArray[Any]: ...
-    def encode(self, prepared: npt.NDArray[Any], /) -> EncodedFeatures: ...
+from napari_medsam.model.api import EncoderModel
 
 
 @dataclass(frozen=True, eq=False)

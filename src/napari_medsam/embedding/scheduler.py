@@ -25,8 +25,9 @@ from types import TracebackType
 from typing import Literal
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.embed import Embedding, EncoderModel, FieldRequest, embed
+from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
 from napari_medsam.errors import Cancelled, MedSAMError, ModelError
+from napari_medsam.model.api import EncoderModel
 
 __all__ = ["Embedding", "EmbeddingScheduler", "FieldRequest", "Progress", "embed"]
 

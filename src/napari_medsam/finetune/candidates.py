@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from napari_medsam.finetune.verdict import Contender
-from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.local import MedSAM, build_model, load_decoder
+from napari_medsam.model.names import find_model
 
 
 def contenders_of(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_medsam.bounded import BoundedMemory
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
-from napari_medsam.embedding.memory import MemoryLayer
 from napari_medsam.errors import Cancelled
 from napari_medsam.finetune.samples import Sample
 from napari_medsam.image.contrast import Contrast
@@ -34,7 +34,8 @@ class FeatureStore:
     def __init__(self, model: MedSAM, cache: EmbeddingCache | None, memory_bytes: int = MEMORY_BYTES) -> None:
         self._model = model
         self._cache = cache
-        self._memory = MemoryLayer(sys.maxsize if cache is None else memory_bytes)
+        most = sys.maxsize if cache is None else memory_bytes
+        self._memory = BoundedMemory[str, npt.NDArray[np.float16]](most, lambda features: features.nbytes)
         self._keys: dict[Place, str] = {}
 
     def fill(

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock, Thread, current_thread
-from typing import Any
+from threading import Lock
+from typing import IO, Any
 
 from napari_medsam.finetune.request import REQUEST_NAME, TrainingRequest, is_at_work, write_request
+from napari_medsam.process import ChildProcess
 
 Event = dict[str, Any]
 
 ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_RUNS"
-SHUTDOWN_S = 5.0
 ENDED_NAME = "ended.json"
+LOG_NAME = "log.txt"
 LAST = ("done", "stopped", "failed")
 
 
@@ -66,60 +64,31 @@ class TrainingProcess:
         self._on_event = on_event
         self._lock = Lock()
         self._closed = False
-        self._log = (folder / "log.txt").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "napari_medsam.finetune.worker", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={"OMP_WAIT_POLICY": "passive", **os.environ},
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            start_new_session=True,
-        )
-        self._reader = Thread(target=self._read, name="medsam-training", daemon=True)
-        self._reader.start()
+        self._child = ChildProcess("napari_medsam.finetune.worker", str(folder), log=folder / LOG_NAME)
+        self._child.listen("medsam-training", self._read)
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._child.status is None
 
     def stop(self) -> None:
         """Ask the run to end and to keep the best decoder so far; `stopped` follows within two seconds."""
         with self._lock, suppress(OSError, ValueError):
-            assert self._process.stdin is not None
-            self._process.stdin.write(b"stop\n")
-            self._process.stdin.flush()
+            self._child.requests.write(b"stop\n")
+            self._child.requests.flush()
 
     def close(self) -> None:
         """End the process at once, and the thread that listens to it; the run can be resumed."""
         self._closed = True
-        if self.alive:
-            self._kill()
-        self._process.wait(SHUTDOWN_S)
-        if current_thread() is not self._reader:
-            self._reader.join(SHUTDOWN_S)
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            with suppress(OSError):
-                if stream is not None:
-                    stream.close()
+        self._child.close()
 
     def wait(self) -> int:
         """Wait until the run has ended and return the process's status."""
-        status = self._process.wait()
-        self._reader.join(SHUTDOWN_S)
-        return status
+        return self._child.wait()
 
-    def _kill(self) -> None:
-        if sys.platform == "win32":
-            self._process.kill()
-        else:
-            with suppress(ProcessLookupError, PermissionError):  # macOS says so of one that has ended
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
+    def _read(self, events: IO[bytes]) -> None:
         last: Event | None = None
-        for line in self._process.stdout:
+        for line in events:
             try:
                 event = json.loads(line)
             except ValueError:  # a line cut short by a kill
@@ -132,16 +101,16 @@ class TrainingProcess:
             if self._closed:  # maybe by the listener itself, and the stream with it
                 return
         if last is None and not self._closed:
-            status = self._process.wait()
-            self._tell({"kind": "failed", "message": _epitaph(status, self.folder)})
+            status = self._child.wait()
+            self._tell({"kind": "failed", "message": _epitaph(status, self.folder, self._child.last_words())})
 
     def _tell(self, event: Event) -> None:
         if not self._closed:
             self._on_event(event)
 
 
-def _epitaph(status: int, folder: Path) -> str:
+def _epitaph(status: int, folder: Path, said: str) -> str:
     return (
-        f"The training process ended (status {status}); it may have run out of memory. Its last words are in "
-        f"{folder / 'log.txt'}. Start it again: it goes on from its last whole epoch."
+        f"The training process ended (status {status}{said and f', {said!r}'}); it may have run out of memory. All it "
+        f"printed is in {folder / LOG_NAME}. Start it again: it goes on from its last whole epoch."
     )

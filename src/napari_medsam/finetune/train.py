@@ -27,10 +27,10 @@ from napari_medsam.finetune.pictures import draw_worst
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.samples import Sample, samples_of
 from napari_medsam.finetune.verdict import Contender, Judged, judge, objects_to_judge, verdict_of
-from napari_medsam.model.catalogue import find_model
 from napari_medsam.model.decoder_file import DecoderInfo, rewrite_info, write_decoder
 from napari_medsam.model.library import decoder_path, free_name, own_decoders
 from napari_medsam.model.local import MedSAM, build_model, load_decoder
+from napari_medsam.model.names import find_model
 from napari_medsam.model.networks.weights import build_decoder
 from napari_medsam.segment.segmenter import DEFAULT_POLICY
 

@@ -6,6 +6,7 @@ wanted the decoder is gone: the process ends at once, and the run can be resumed
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -16,16 +17,15 @@ from typing import Any
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.request import at_work, request_of
 from napari_medsam.model.runtime.memory import keep_freed_memory
+from napari_medsam.process import answers_to_parent, step_back
 
 NICENESS = 15
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the stream
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)  # the window and its prompts go first
+    events = io.TextIOWrapper(answers_to_parent(), encoding="utf-8", line_buffering=True)
+    step_back(NICENESS)
     stop = threading.Event()
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,26 +13,24 @@ if TYPE_CHECKING:
     from napari_medsam.model.frame_prompt import FramePrompt
 
 
-class EncodedFeatures(Protocol):
-    """Features (256, 64, 64) float16, and the precision really used."""
+@dataclass(frozen=True, eq=False)
+class EncodedFeatures:
+    """Features float16 (256, 64, 64) of one field, and the precision they were really computed in."""
 
-    @property
-    def features(self) -> npt.NDArray[Any]: ...
-    @property
-    def precision(self) -> str: ...
-
-
-class DecodedMasks(Protocol):
-    """Logits (n, L, L) float32 over the whole frame, and predicted IoU (n,) float32."""
-
-    @property
-    def logits(self) -> npt.NDArray[np.float32]: ...
-    @property
-    def iou(self) -> npt.NDArray[np.float32]: ...
+    features: npt.NDArray[np.float16]
+    precision: str
 
 
-class Model(Protocol):
-    """See `napari_medsam.model.local.MedSAM` for what each of these means."""
+@dataclass(frozen=True, eq=False)
+class DecodedMasks:
+    """One mask a prompt: logits float32 (n, L, L) over the whole frame (mask where > 0), predicted IoU float32 (n,)."""
+
+    logits: npt.NDArray[np.float32]
+    iou: npt.NDArray[np.float32]
+
+
+class EncoderModel(Protocol):
+    """The part of a model that embedding needs."""
 
     @property
     def name(self) -> str: ...
@@ -40,15 +39,20 @@ class Model(Protocol):
     @property
     def encoder_hash(self) -> str: ...
     @property
-    def decoder_hash(self) -> str: ...
-    @property
     def precision(self) -> str: ...
+    def prepare(self, pixels: npt.NDArray[np.uint8], /) -> npt.NDArray[np.float32]: ...
+    def encode(self, prepared: npt.NDArray[np.float32], /) -> EncodedFeatures: ...
+
+
+class Model(EncoderModel, Protocol):
+    """See `napari_medsam.model.local.MedSAM` for what each of these means."""
+
+    @property
+    def decoder_hash(self) -> str: ...
     @property
     def device(self) -> str: ...
     @property
     def prompts(self) -> frozenset[str]: ...
-    def prepare(self, pixels: npt.NDArray[np.uint8], /) -> npt.NDArray[np.float32]: ...
-    def encode(self, prepared: npt.NDArray[np.float32], /) -> EncodedFeatures: ...
     def decode(
         self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], /, *, key: str | None = None
     ) -> DecodedMasks: ...

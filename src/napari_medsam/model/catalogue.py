@@ -1,4 +1,4 @@
-"""The models this package knows by name, and how a local checkpoint file joins them. Imports no torch."""
+"""The models this package knows by name, and what it knows of each. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.model.decoder_file import is_decoder, read_info
-from napari_medsam.model.library import OwnDecoder, own_decoders
-
-Family = Literal["lite-medsam", "medsam", "sam", "auto"]
+FamilyName = Literal["lite-medsam", "medsam", "sam", "auto"]
 Arch = Literal["tiny_vit", "vit_b", "vit_l", "vit_h", "auto"]
 
-_SUFFIXES = {".pth", ".pt", ".ckpt", ".bin", ".safetensors"}
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 _BOX = frozenset({"box"})
 _BOX_POINT = frozenset({"box", "point"})
@@ -34,7 +29,7 @@ class ModelSpec:
     """
 
     name: str
-    family: Family
+    family: FamilyName
     arch: Arch
     title: str
     file_name: str
@@ -126,57 +121,8 @@ _SPECS = (
 MODELS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
 
 
-def model_names() -> tuple[str, ...]:
-    """Names that `find_model` knows: the built-in default first, the user's own decoders last."""
-    return (*MODELS, *(decoder.name for decoder in own_decoders()))
-
-
-def find_model(name_or_path: str | Path) -> ModelSpec:
-    """The spec of a model name, of one of the user's decoders, or of a checkpoint or decoder file on disk.
-
-    A checkpoint file gets family and arch "auto"; they are settled when its weights are read. A decoder gets the
-    spec of the model it was trained on, with its own name.
-    Raises CheckpointError for a path that holds no file, ModelError for a name nobody knows.
-    """
-    if isinstance(name_or_path, str) and name_or_path in MODELS:
-        return MODELS[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
-        if is_decoder(path):
-            return _with_decoder(OwnDecoder(path, read_info(path)))
-        title = f"{path.name} (local file)"
-        return ModelSpec(path.name, "auto", "auto", title, path.name, path=path, size=path.stat().st_size)
-    own = {decoder.name: decoder for decoder in own_decoders()}
-    if str(name_or_path) in own:
-        return _with_decoder(own[str(name_or_path)])
-    choices = f"Choose one of {', '.join((*MODELS, *own))}, or the path of a checkpoint or decoder file."
-    if path.suffix.lower() in _SUFFIXES or path.parent != Path("."):
-        raise CheckpointError(f"There is no checkpoint file at {path}. {choices}")
-    raise ModelError(f"Unknown model {str(name_or_path)!r}. {choices}")
-
-
-def _with_decoder(decoder: OwnDecoder) -> ModelSpec:
-    info = decoder.info
-    base = find_model(info.base)
-    if base.decoder is not None:
-        raise CheckpointError(
-            f"The decoder {decoder.path} names the decoder {info.base} as its model. Train it again."
-        )
-    title = f"{decoder.name} (your decoder for {base.name})"
-    prompts = frozenset(info.prompts)
-    return replace(
-        base,
-        name=decoder.name,
-        title=title,
-        decoder=decoder.path,
-        base=info.base,
-        detail=info.detail,
-        prompts=prompts,
-    )
-
-
 def without_decoder(spec: ModelSpec) -> str:
-    """What `find_model` finds the model by that a decoder was trained on, or a model of its own."""
+    """What `names.find_model` finds the model by that a decoder was trained on, or a model of its own."""
     return spec.base or str(spec.path or spec.name)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from napari_medsam.errors import CheckpointError
 from napari_medsam.files import replacing
+from napari_medsam.model.catalogue import MODELS
 from napari_medsam.model.decoder_file import SUFFIX, DecoderInfo, read_info, rewrite_info
 
 ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_DECODERS"
@@ -122,9 +123,7 @@ def import_decoder(source: Path) -> OwnDecoder:
 
 
 def _is_reserved(name: str) -> bool:
-    """Whether a model of the registry has this name: a decoder called so could not be chosen."""
-    from napari_medsam.model.catalogue import MODELS  # which looks up decoders here
-
+    """Whether a model of the catalogue has this name: a decoder called so could not be chosen."""
     return name in MODELS
 
 

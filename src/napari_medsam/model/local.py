@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -14,13 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_medsam.bounded import BoundedMemory
 from napari_medsam.errors import ModelError
 from napari_medsam.image.field import Frame
-from napari_medsam.model.catalogue import ModelSpec, find_model
+from napari_medsam.model.api import DecodedMasks, EncodedFeatures
+from napari_medsam.model.catalogue import ModelSpec
 from napari_medsam.model.checkpoint import Progress, checkpoint_path, load_state, models_folder
 from napari_medsam.model.decoder_file import read_decoder, read_info
-from napari_medsam.model.families.family import family_frame, prepare_pixels, settle_family
+from napari_medsam.model.families.registry import FAMILIES, settle_family
 from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.model.names import find_model, spec_with_decoder
 from napari_medsam.model.networks.weights import (
     build_decoder,
     build_encoder,
@@ -32,13 +33,12 @@ from napari_medsam.model.runtime.device import choose_device
 from napari_medsam.model.runtime.encoders import Encoder, build_encoder_backend, choose_backend
 from napari_medsam.model.runtime.host import EncoderHost
 from napari_medsam.model.runtime.preload import preload_torch
-from napari_medsam.model.runtime.threads import map_single_threaded
+from napari_medsam.model.runtime.threads import In, Out, map_single_threaded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_medsam.model.frame_prompt import Said
-    from napari_medsam.model.networks.decoder import ImageSide, Part, SamDecoder
+    from napari_medsam.model.networks.decoder import ImageSide, SamDecoder
 
 Notice = Callable[[str], None]
 # An image side takes about 14 MiB; boxes in a view are answered from about so many embeddings.
@@ -48,22 +48,6 @@ REACH = 0.5
 """A box's mask is looked for so far beyond it, in longer sides of the box, and at least..."""
 LEAST_REACH = 1 / 16
 """...so far, in sides of the frame."""
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Features float16 (256, 64, 64) of one field, and the precision they were computed in."""
-
-    features: npt.NDArray[np.float16]
-    precision: str
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """One mask a box: logits float32 (n, L, L) over the whole frame (mask where > 0), IoU float32 (n,)."""
-
-    logits: npt.NDArray[np.float32]
-    iou: npt.NDArray[np.float32]
 
 
 class MedSAM:
@@ -79,14 +63,15 @@ class MedSAM:
     ) -> None:
         self.spec = spec
         self.name = spec.name
-        self.frame: Frame = family_frame(spec.family, spec.input_size)
+        self._family = FAMILIES[spec.family]
+        self.frame: Frame = self._family.frame(spec.input_size)
         self.prompts = spec.prompts
         self.encoder_hash, self.decoder_hash = hashes
         self._host = host
         self._decoder = decoder
         self._decoder_device = "cpu"
         self._decode_lock = Lock()
-        self._image_sides: OrderedDict[str, ImageSide] = OrderedDict()
+        self._image_sides: BoundedMemory[str, ImageSide] = BoundedMemory(_KEPT_IMAGE_SIDES)
 
     @property
     def precision(self) -> str:
@@ -103,9 +88,9 @@ class MedSAM:
 
         Raises ImageError when the pixels do not fit the frame.
         """
-        return prepare_pixels(self.spec.family, self.frame.size, pixels)
+        return self._family.prepare(self.frame.size, pixels)
 
-    def encode(self, prepared: npt.NDArray[np.float32]) -> Encoded:
+    def encode(self, prepared: npt.NDArray[np.float32]) -> EncodedFeatures:
         """Features of one prepared field. One at a time; a second caller waits.
 
         Raises ModelError when the encoder fails or memory runs out on the CPU too.
@@ -116,11 +101,11 @@ class MedSAM:
                 f"{self.name} encodes float32 {expected}, not {prepared.dtype} {prepared.shape}: "
                 "make it with prepare()."
             )
-        return Encoded(*self._host.encode(prepared))
+        return EncodedFeatures(*self._host.encode(prepared))
 
     def decode(
         self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], *, key: str | None = None
-    ) -> Decoded:
+    ) -> DecodedMasks:
         """Masks of boxes (n, 4) as (r0, c0, r1, c1) in frame pixels; n = 0 gives empty arrays.
 
         Logits are computed around each box, `REACH` of its longer side beyond it; further away they are `decoder.FAR`.
@@ -134,12 +119,12 @@ class MedSAM:
             )
         if not len(boxes):
             side = 4 * features.shape[1]
-            return Decoded(np.zeros((0, side, side), np.float32), np.zeros(0, np.float32))
-        return self._guarded(lambda: self._decode(features, boxes, key))
+            return DecodedMasks(np.zeros((0, side, side), np.float32), np.zeros(0, np.float32))
+        return self._decode(features, [FramePrompt(box) for box in boxes], key)
 
     def decode_prompt(
         self, features: npt.NDArray[np.float16], prompt: FramePrompt, *, key: str | None = None
-    ) -> Decoded:
+    ) -> DecodedMasks:
         """The mask of one object from clicks, a box or an earlier mask: n = 1. See `decode` for the rest.
 
         A decoder that has learned boxes only (`prompts`) gives poor masks for anything else.
@@ -149,14 +134,12 @@ class MedSAM:
         side = 4 * features.shape[1]
         if prompt.mask is not None and prompt.mask.shape != (side, side):
             raise ModelError(f"An earlier mask has ({side}, {side}) logits here, not {prompt.mask.shape}.")
-        return self._guarded(lambda: self._decode_prompt(features, prompt, key))
+        return self._decode(features, [prompt], key)
 
     def warm(self, features: npt.NDArray[np.float16], *, key: str) -> None:
         """Compute what `decode` needs of an embedding whatever the box, so that its first box costs no more than the
         next. A failure is left for `decode` to meet."""
-        import torch
-
-        with self._decode_lock, suppress(RuntimeError), torch.inference_mode():
+        with self._decode_lock, suppress(RuntimeError):
             self._follow_device()
             self._image_side(features, key)
 
@@ -170,61 +153,44 @@ class MedSAM:
 
         Raises CheckpointError naming `source` when the weights do not fit.
         """
-        own = {
-            name: value.detach().cpu().clone() for name, value in state.items()
-        }  # a trainer goes on with its
+        # A trainer goes on with its own.
+        own = {name: value.detach().cpu().clone() for name, value in state.items()}
         decoder = build_decoder(own, self.frame.size, source)
         return MedSAM(self.spec, self._host, decoder, (self.encoder_hash, state_hash(decoder_state(own))))
 
-    def _guarded(self, decode: Callable[[], Decoded]) -> Decoded:
-        """Decode, on the CPU if the GPU runs out of memory."""
-        with self._decode_lock:
-            try:
-                return decode()
-            except RuntimeError as error:
-                if not self._host.leave_gpu(error):
-                    raise self._host.translated(error, "decoding") from error
-            try:
-                return decode()
-            except RuntimeError as error:
-                raise self._host.translated(error, "decoding") from error
-
     def _decode(
-        self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], key: str | None
-    ) -> Decoded:
+        self, features: npt.NDArray[np.float16], prompts: list[FramePrompt], key: str | None
+    ) -> DecodedMasks:
+        """A mask for each prompt; on the CPU if the GPU runs out of memory."""
         import torch
 
-        with torch.inference_mode():
+        def decode() -> DecodedMasks:
             self._follow_device()
             image = self._image_side(features, key)
-            parts = [self._decoder.part_within(image.grid, _reach(box, self.frame.size)) for box in boxes]
-            on_device = torch.from_numpy(boxes).to(self._decoder_device)
-            if self._decoder_device == "cpu":
-                decode = partial(_decode_box, self._decoder, image)
-                decoded = map_single_threaded(decode, list(zip(on_device, parts, strict=True)))
-                logits, iou = (torch.stack(each) for each in zip(*decoded, strict=True))
-            else:
-                logits, iou = self._decoder(image, on_device, parts)
-            return Decoded(logits.cpu().numpy(), iou.cpu().numpy())
+            decoded = self._each(partial(self._decode_one, image), prompts)
+            logits, iou = (torch.stack(parts).cpu().numpy() for parts in zip(*decoded, strict=True))
+            return DecodedMasks(logits, iou)
 
-    def _decode_prompt(
-        self, features: npt.NDArray[np.float16], prompt: FramePrompt, key: str | None
-    ) -> Decoded:
+        with self._decode_lock:
+            return self._host.run(decode, "decoding")
+
+    def _decode_one(self, image: ImageSide, prompt: FramePrompt) -> tuple[Tensor, Tensor]:
+        within = _wanted(prompt, self.frame.size)
+        part = None if within is None else self._decoder.part_within(image.grid, within)
+        logits, iou = self._decoder.decode_prompt(image, *prompt.tensors(self._decoder_device), part)
+        return logits, iou
+
+    def _each(self, work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+        """work of each item, without gradients; on a CPU each on one thread, side by side."""
         import torch
 
-        with torch.inference_mode():
-            self._follow_device()
-            image = self._image_side(features, key)
-            said = prompt.tensors(self._decoder_device)
-            within = _wanted(prompt, self.frame.size)
-            part = None if within is None else self._decoder.part_within(image.grid, within)
-            if self._decoder_device == "cpu":
-                [(logits, iou)] = map_single_threaded(
-                    lambda one: _decode_said(self._decoder, image, one, part), [said]
-                )
-            else:
-                logits, iou = self._decoder.decode_prompt(image, *said, part)
-            return Decoded(logits[None].cpu().numpy(), iou[None].cpu().numpy())
+        def without_gradients(item: In) -> Out:
+            with torch.inference_mode():  # a setting of the thread, so each worker enters it
+                return work(item)
+
+        if self._decoder_device == "cpu":
+            return map_single_threaded(without_gradients, items)
+        return [without_gradients(item) for item in items]
 
     def _follow_device(self) -> None:
         if self._decoder_device != self._host.device:
@@ -235,17 +201,12 @@ class MedSAM:
     def _image_side(self, features: npt.NDArray[np.float16], key: str | None) -> ImageSide:
         import torch
 
-        if key is not None and key in self._image_sides:
-            self._image_sides.move_to_end(key)
-            return self._image_sides[key]
-        tensor = torch.from_numpy(features.astype(np.float32)).to(self._decoder_device)
-        make = self._decoder.image_side
-        on_cpu = self._decoder_device == "cpu"
-        image = map_single_threaded(make, [tensor])[0] if on_cpu else make(tensor)
-        if key is not None:
-            self._image_sides[key] = image
-            while len(self._image_sides) > _KEPT_IMAGE_SIDES:
-                self._image_sides.popitem(last=False)
+        image = None if key is None else self._image_sides.get(key)
+        if image is None:
+            tensor = torch.from_numpy(features.astype(np.float32)).to(self._decoder_device)
+            image = self._each(self._decoder.image_side, [tensor])[0]
+            if key is not None:
+                self._image_sides.put(key, image)
         return image
 
 
@@ -265,22 +226,6 @@ def _wanted(prompt: FramePrompt, size: int) -> tuple[float, float, float, float]
         return prompt.within
     corners = np.concatenate([prompt.box.reshape(2, 2), prompt.points])
     return _reach(np.concatenate([corners.min(axis=0), corners.max(axis=0)]), size)
-
-
-def _decode_box(decoder: SamDecoder, image: ImageSide, asked: tuple[Tensor, Part]) -> tuple[Tensor, Tensor]:
-    import torch
-
-    with torch.inference_mode():  # a setting of the thread, so each worker enters it
-        return decoder.decode_box(image, *asked)
-
-
-def _decode_said(
-    decoder: SamDecoder, image: ImageSide, said: Said, part: Part | None
-) -> tuple[Tensor, Tensor]:
-    import torch
-
-    with torch.inference_mode():
-        return decoder.decode_prompt(image, *said, part)
 
 
 def build_model(
@@ -315,7 +260,7 @@ def build_model(
 
     def make(on_device: str, with_backend: str) -> Encoder:
         return build_encoder_backend(
-            lambda: build_encoder(spec.arch, inside, source),
+            lambda: build_encoder(partial(FAMILIES[spec.family].network, spec.arch), inside, source),
             spec.input_size,
             on_device,
             with_backend,
@@ -334,14 +279,6 @@ def load_decoder(model: MedSAM, path: Path) -> MedSAM:
     Raises CheckpointError when the file was trained on another encoder, or is damaged.
     """
     tuned = model.with_decoder(read_decoder(path, model.encoder_hash, model.decoder_state()), str(path))
-    info = read_info(path)
-    tuned.spec = replace(
-        model.spec,
-        name=path.stem,
-        decoder=path,
-        base=info.base,
-        detail=info.detail,
-        prompts=frozenset(info.prompts),
-    )
+    tuned.spec = spec_with_decoder(model.spec, path, read_info(path))
     tuned.name, tuned.prompts = tuned.spec.name, tuned.spec.prompts
     return tuned

@@ -8,32 +8,29 @@ that touches the window, and all memory of the model, on the GPU too, is free ag
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, Thread
-from typing import Any, NoReturn
+from threading import Lock
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_medsam import errors
 from napari_medsam.errors import Cancelled, ModelError
-from napari_medsam.image.field import Frame
-from napari_medsam.model.catalogue import ModelSpec, find_model, same_encoder
-from napari_medsam.model.families.family import prepare_pixels
+from napari_medsam.model.api import DecodedMasks, EncodedFeatures
+from napari_medsam.model.catalogue import same_encoder
+from napari_medsam.model.families.registry import FAMILIES
 from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.model.messages import LoadedModel
+from napari_medsam.model.names import find_model
+from napari_medsam.process import ChildProcess
 
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
-SHUTDOWN_S = 5.0
 STOP_CHECK_S = 0.1
 
 
@@ -47,21 +44,12 @@ class ModelProcess:
         self._pending: dict[int, Future[Any]] = {}
         self._lock = Lock()
         self._ended = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "napari_medsam.model.serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Threads that spin while they wait take the core from the window and from each other.
-            env={"OMP_WAIT_POLICY": "passive", **os.environ},
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            start_new_session=True,  # so that what it starts itself can be ended with it
-        )
-        self._reader = Thread(target=self._read, name="medsam-model", daemon=True)
-        self._reader.start()
+        self._child = ChildProcess("napari_medsam.model.serve")
+        self._child.listen("medsam-model", self._read)
 
     @property
     def alive(self) -> bool:
-        return not self._ended and self._process.poll() is None
+        return not self._ended and self._child.status is None
 
     def ask(self, verb: str, *arguments: Any) -> Any:
         """Send a request and wait for its answer. Raises the MedSAMError it was answered with."""
@@ -76,9 +64,8 @@ class ModelProcess:
             number = next(self._numbers)
             self._pending[number] = future
             try:
-                assert self._process.stdin is not None
-                pickle.dump((number, verb, arguments), self._process.stdin, protocol=5)
-                self._process.stdin.flush()
+                pickle.dump((number, verb, arguments), self._child.requests, protocol=5)
+                self._child.requests.flush()
             except OSError:
                 self._pending.pop(number, None)
                 self._refuse()
@@ -88,32 +75,12 @@ class ModelProcess:
         """End the process, whatever it is doing, and the thread that listens to it."""
         with self._lock:
             self._ended = True
-        self._kill()
-        self._process.wait(SHUTDOWN_S)
-        self._reader.join(SHUTDOWN_S)
-        if (
-            self._reader.is_alive()
-        ):  # somebody else holds the stream open; closing it now would wait for the reader
-            return
-        for stream in (self._process.stdin, self._process.stdout):
-            try:
-                if stream is not None:
-                    stream.close()
-            except OSError:  # a request was half written when the process ended
-                pass
+        self._child.close()
 
-    def _kill(self) -> None:
-        if sys.platform == "win32":
-            self._process.kill()
-        elif self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
+    def _read(self, answers: IO[bytes]) -> None:
         while True:
             try:
-                number, kind, value = pickle.load(self._process.stdout)
+                number, kind, value = pickle.load(answers)
             except (EOFError, OSError, pickle.UnpicklingError, ValueError):
                 break
             if number:
@@ -146,40 +113,25 @@ class ModelProcess:
         raise ModelError(self._epitaph())
 
     def _epitaph(self) -> str:
-        status = self._process.poll()
+        said = self._child.last_words()
         return (
-            f"The model's process ended (status {status}); it may have run out of memory. It starts again with the "
-            "next prompt. If that fails too, choose another model or device."
+            f"The model's process ended (status {self._child.status}{said and f', {said!r}'}); it may have run out of "
+            "memory. It starts again with the next prompt. If that fails too, choose another model or device."
         )
-
-
-@dataclass(frozen=True, eq=False)
-class RemoteEncoded:
-    """Features (256, 64, 64) float16 and their precision."""
-
-    features: npt.NDArray[np.float16]
-    precision: str
-
-
-@dataclass(frozen=True, eq=False)
-class RemoteDecoded:
-    """Logits (n, L, L) float32 and predicted IoU (n,) float32."""
-
-    logits: npt.NDArray[np.float32]
-    iou: npt.NDArray[np.float32]
 
 
 class RemoteMedSAM:
     """A model in a `ModelProcess`, with the verbs of `napari_medsam.model.local.MedSAM`."""
 
-    def __init__(self, process: ModelProcess, loaded: dict[str, Any]) -> None:
+    def __init__(self, process: ModelProcess, loaded: LoadedModel) -> None:
         self._process = process
-        self._state: dict[str, str] = loaded
+        self._state = loaded.state
         self._sent: set[str] = set()
-        self.spec: ModelSpec = loaded["spec"]
-        self.name = self.spec.name
-        self.frame: Frame = loaded["frame"]
-        self.prompts: frozenset[str] = loaded["prompts"]
+        self._family = FAMILIES[loaded.spec.family]
+        self.spec = loaded.spec
+        self.name = loaded.spec.name
+        self.frame = loaded.frame
+        self.prompts = loaded.prompts
 
     @property
     def alive(self) -> bool:
@@ -188,44 +140,45 @@ class RemoteMedSAM:
 
     @property
     def encoder_hash(self) -> str:
-        return self._state["encoder_hash"]
+        return self._state.encoder_hash
 
     @property
     def decoder_hash(self) -> str:
-        return self._state["decoder_hash"]
+        return self._state.decoder_hash
 
     @property
     def precision(self) -> str:
-        return self._state["precision"]
+        return self._state.precision
 
     @property
     def device(self) -> str:
-        return self._state["device"]
+        return self._state.device
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See `MedSAM.prepare`; done in this process, it needs no torch."""
-        return prepare_pixels(self.spec.family, self.frame.size, pixels)
+        return self._family.prepare(self.frame.size, pixels)
 
-    def encode(self, prepared: npt.NDArray[np.float32]) -> RemoteEncoded:
+    def encode(self, prepared: npt.NDArray[np.float32]) -> EncodedFeatures:
         """See `MedSAM.encode`. Raises ModelError also when the process ends meanwhile."""
-        features, precision, self._state = self._process.ask("encode", prepared)
-        return RemoteEncoded(features, precision)
+        encoded: EncodedFeatures
+        encoded, self._state = self._process.ask("encode", prepared)
+        return encoded
 
     def decode(
         self, features: npt.NDArray[np.float16], boxes: npt.NDArray[np.float32], *, key: str | None = None
-    ) -> RemoteDecoded:
+    ) -> DecodedMasks:
         """See `MedSAM.decode`. With a key the features travel once, not with every box."""
         return self._decoded("decode", features, np.asarray(boxes, dtype=np.float32), key)
 
     def decode_prompt(
         self, features: npt.NDArray[np.float16], prompt: FramePrompt, *, key: str | None = None
-    ) -> RemoteDecoded:
+    ) -> DecodedMasks:
         """See `MedSAM.decode_prompt`."""
         return self._decoded("decode_prompt", features, prompt, key)
 
     def _decoded(
         self, verb: str, features: npt.NDArray[np.float16], wanted: Any, key: str | None
-    ) -> RemoteDecoded:
+    ) -> DecodedMasks:
         answer = None
         if key is not None and key in self._sent:
             answer = self._process.ask(verb, key, None, wanted)
@@ -233,8 +186,9 @@ class RemoteMedSAM:
             answer = self._process.ask(verb, key, np.asarray(features), wanted)
             if key is not None:
                 self._sent.add(key)
-        logits, iou, self._state = answer
-        return RemoteDecoded(logits, iou)
+        decoded: DecodedMasks
+        decoded, self._state = answer
+        return decoded
 
     def warm(self, features: npt.NDArray[np.float16], *, key: str) -> None:
         """See `MedSAM.warm`. Returns at once; the process keeps the features, so that boxes need not bring them."""

@@ -11,7 +11,6 @@ import os
 import pickle
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -20,12 +19,21 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
-from napari_medsam.errors import MedSAMError, ModelError
-from napari_medsam.model.catalogue import find_model, without_decoder
-from napari_medsam.model.local import MedSAM, build_model, load_decoder
-from napari_medsam.model.runtime.memory import keep_freed_memory
+import numpy as np
+import numpy.typing as npt
 
-Answer = tuple[Any, Any, dict[str, str]]
+from napari_medsam.bounded import BoundedMemory
+from napari_medsam.errors import MedSAMError, ModelError
+from napari_medsam.model.api import DecodedMasks, EncodedFeatures
+from napari_medsam.model.catalogue import without_decoder
+from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.model.local import MedSAM, build_model, load_decoder
+from napari_medsam.model.messages import LoadedModel, ModelState
+from napari_medsam.model.names import find_model
+from napari_medsam.model.runtime.memory import keep_freed_memory
+from napari_medsam.process import answers_to_parent
+
+Features = npt.NDArray[np.float16]
 
 ENCODER_NICENESS = 10
 KEPT_FEATURES = 24  # of 2 MiB each
@@ -40,7 +48,7 @@ class Server:
         self._writing = Lock()
         self._model: MedSAM | None = None
         self._base: MedSAM | None = None  # with the decoder that was released with it
-        self._features: OrderedDict[str, Any] = OrderedDict()
+        self._features = BoundedMemory[str, Features](KEPT_FEATURES)
         self._encoding = ThreadPoolExecutor(1)
         self._stepped_back = False
         self._prompt_threads = {threading.get_native_id()}
@@ -63,7 +71,7 @@ class Server:
             done = lane.submit(getattr(self, verb), *arguments)
             done.add_done_callback(partial(self._answer, number))
 
-    def load(self, name: str, options: dict[str, str]) -> dict[str, Any]:
+    def load(self, name: str, options: dict[str, str]) -> LoadedModel:
         spec = find_model(name)
         self._base = build_model(
             without_decoder(spec),
@@ -73,62 +81,52 @@ class Server:
         )
         return self.use_decoder(spec.decoder)
 
-    def use_decoder(self, path: Path | None) -> dict[str, Any]:
+    def use_decoder(self, path: Path | None) -> LoadedModel:
         """Answer boxes with the decoder in a file, or with the released one; the encoder and its fields stay."""
         if self._base is None:
             raise ModelError("No model is loaded in this process yet.")
         self._model = model = self._base if path is None else load_decoder(self._base, path)
-        return {**self._state(), "spec": model.spec, "prompts": model.prompts, "frame": model.frame}
+        return LoadedModel(model.spec, model.frame, model.prompts, self._state())
 
-    def encode(self, prepared: Any) -> tuple[Any, str, dict[str, str]]:
+    def encode(self, prepared: npt.NDArray[np.float32]) -> tuple[EncodedFeatures, ModelState]:
         encoded = self._loaded().encode(prepared)
         if not self._stepped_back:  # loading and the first field are waited for; what follows is not
             self._stepped_back = True
             _step_back(self._prompt_threads)
-        return encoded.features, encoded.precision, self._state()
+        return encoded, self._state()
 
-    def decode(self, key: str | None, features: Any, boxes: Any) -> Answer | None:
+    def decode(
+        self, key: str | None, features: Features | None, boxes: npt.NDArray[np.float32]
+    ) -> tuple[DecodedMasks, ModelState] | None:
         """None asks for the features: they were not sent, and are not among those kept."""
         return self._decoded(self._loaded().decode, key, features, boxes)
 
-    def decode_prompt(self, key: str | None, features: Any, prompt: Any) -> Answer | None:
+    def decode_prompt(
+        self, key: str | None, features: Features | None, prompt: FramePrompt
+    ) -> tuple[DecodedMasks, ModelState] | None:
         return self._decoded(self._loaded().decode_prompt, key, features, prompt)
 
     def _decoded(
-        self, decode: Callable[..., Any], key: str | None, features: Any, wanted: Any
-    ) -> Answer | None:
+        self, decode: Callable[..., DecodedMasks], key: str | None, features: Features | None, wanted: object
+    ) -> tuple[DecodedMasks, ModelState] | None:
         if features is None:
             features = self._features.get(key or "")
-            if features is None:
-                return None
-        if key is not None:
-            self._keep(key, features)
-        decoded = decode(features, wanted, key=key)
-        return decoded.logits, decoded.iou, self._state()
+        elif key is not None:
+            self._features.put(key, features)
+        return None if features is None else (decode(features, wanted, key=key), self._state())
 
-    def warm(self, key: str, features: Any) -> None:
-        self._keep(key, features)
+    def warm(self, key: str, features: Features) -> None:
+        self._features.put(key, features)
         self._loaded().warm(features, key=key)
-
-    def _keep(self, key: str, features: Any) -> None:
-        self._features[key] = features
-        self._features.move_to_end(key)
-        while len(self._features) > KEPT_FEATURES:
-            self._features.popitem(last=False)
 
     def _loaded(self) -> MedSAM:
         if self._model is None:
             raise ModelError("No model is loaded in this process yet.")
         return self._model
 
-    def _state(self) -> dict[str, str]:
+    def _state(self) -> ModelState:
         model = self._loaded()
-        return {
-            "encoder_hash": model.encoder_hash,
-            "decoder_hash": model.decoder_hash,
-            "precision": model.precision,
-            "device": model.device,
-        }
+        return ModelState(model.encoder_hash, model.decoder_hash, model.precision, model.device)
 
     def _tell(self, kind: str) -> Callable[[Any], None]:
         return lambda value: self._send((0, kind, value))
@@ -159,8 +157,7 @@ def _step_back(keep: set[int]) -> None:
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the stream
+    answers = answers_to_parent()
     keep_freed_memory()
     Server(sys.stdin.buffer, answers).run()
     os._exit(0)  # an encode may still run; nobody waits for it

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.errors import CheckpointError, ModelError
-from napari_medsam.model.catalogue import Arch
+from napari_medsam.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 
 _ENCODER = "image_encoder."
 _DECODER = ("prompt_encoder.", "mask_decoder.")
-_VIT = {  # width, depth, heads, blocks with global attention
-    "vit_b": (768, 12, 12, (2, 5, 8, 11)),
-    "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
-    "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
-}
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,15 +44,15 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def build_encoder(arch: Arch, state: Mapping[str, Tensor], source: str) -> nn.Module:
-    """The image encoder with its weights, in evaluation mode, on the CPU.
+def build_encoder(network: Callable[[], nn.Module], state: Mapping[str, Tensor], source: str) -> nn.Module:
+    """An image encoder with its weights, in evaluation mode, on the CPU.
 
     It takes (1, 3, S, S) and gives (1, 256, 64, 64). Raises CheckpointError naming `source`.
     """
     import torch
 
     with torch.device("meta"):  # no time is spent on initial values that are replaced at once
-        module = _encoder_module(arch)
+        module = network()
     return _filled(module, state, source)
 
 
@@ -74,40 +68,6 @@ def build_decoder(state: Mapping[str, Tensor], size: int, source: str) -> SamDec
     with torch.device("meta"):
         module = SamDecoder(size)
     _filled(module, state, source)
-    return module
-
-
-def _encoder_module(arch: Arch) -> nn.Module:
-    if arch == "tiny_vit":
-        from napari_medsam.model.networks.tinyvit import TinyViT
-
-        return TinyViT()
-    from functools import partial
-
-    from torch import nn
-
-    try:
-        from segment_anything.modeling import ImageEncoderViT
-    except ImportError as error:
-        raise ModelError(
-            f"ViT models need segment-anything and torchvision ({error}). "
-            "Install them: pip install segment-anything torchvision"
-        ) from error
-    width, depth, heads, global_blocks = _VIT[arch]
-    module: nn.Module = ImageEncoderViT(
-        img_size=1024,
-        patch_size=16,
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads,
-        mlp_ratio=4,
-        out_chans=256,
-        qkv_bias=True,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=14,
-        global_attn_indexes=global_blocks,
-    )
     return module
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from napari_medsam.errors import ModelError
 from napari_medsam.model.runtime.encoders import Encoder, encoder_precision
 
 Make = Callable[[str, str], Encoder]
+Result = TypeVar("Result")
 
 
 class EncoderHost:
@@ -34,17 +36,21 @@ class EncoderHost:
     def encode(self, prepared: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16], str]:
         """Features of one prepared field and the precision they were made in. Raises ModelError."""
         with self._encode_lock:
-            try:
-                return self._encode(prepared)
-            except RuntimeError as error:
-                if not self.leave_gpu(error):
-                    raise self.translated(error, "encoding") from error
-            try:
-                return self._encode(prepared)
-            except RuntimeError as error:
-                raise self.translated(error, "encoding") from error
+            return self.run(lambda: self._encode(prepared), "encoding")
 
-    def leave_gpu(self, error: RuntimeError) -> bool:
+    def run(self, work: Callable[[], Result], doing: str) -> Result:
+        """The result of work, done once more on the CPU if the GPU runs out of memory. Raises ModelError."""
+        try:
+            return work()
+        except RuntimeError as error:
+            if not self._leave_gpu(error):
+                raise self._translated(error, doing) from error
+        try:
+            return work()
+        except RuntimeError as error:
+            raise self._translated(error, doing) from error
+
+    def _leave_gpu(self, error: RuntimeError) -> bool:
         """True when `error` was a GPU's lack of memory and the CPU serves from now on."""
         if not _is_out_of_memory(error):
             return False
@@ -59,7 +65,7 @@ class EncoderHost:
         )
         return True
 
-    def translated(self, error: RuntimeError, doing: str) -> ModelError:
+    def _translated(self, error: RuntimeError, doing: str) -> ModelError:
         """An error of torch or OpenVINO as one a user can act on."""
         if _is_out_of_memory(error):
             return ModelError(

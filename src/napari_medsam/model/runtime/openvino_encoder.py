@@ -70,7 +70,7 @@ class OpenVinoEncoder:
         }
         self._compiled = _imported(core, path, hints)
         if self._compiled is None:
-            self._compiled = core.compile_model(_graph(make_module(), size), "CPU", hints)
+            self._compiled = core.compile_model(_graph(ov, make_module(), size), "CPU", hints)
             _keep(path, self._compiled.export_model())
 
     def __call__(self, prepared: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
@@ -79,18 +79,17 @@ class OpenVinoEncoder:
         return half
 
 
-def _graph(module: nn.Module, size: int) -> Any:
+def _graph(ov: Any, module: nn.Module, size: int) -> Any:
     from napari_medsam.model.networks.tinyvit import TinyViT
 
     if isinstance(module, TinyViT):
         from napari_medsam.model.runtime.openvino_graph import tinyvit_graph
 
-        return tinyvit_graph(module, size)
+        return tinyvit_graph(ov, module, size)
     import warnings
 
     import torch
 
-    ov = import_openvino()
     with warnings.catch_warnings():  # tracing segment-anything's asserts and size checks, which hold here
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -29,10 +29,8 @@ Node = Any  # openvino ships no usable types for its operators
 class _Graph:
     """Small words over openvino's operators. Maps are (1, C, H, W), sequences (..., C)."""
 
-    def __init__(self) -> None:
-        from openvino import opset13
-
-        self.op = opset13
+    def __init__(self, operators: Any) -> None:
+        self.op = operators
 
     def constant(self, value: Tensor | npt.ArrayLike) -> Node:
         array = value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
@@ -77,14 +75,11 @@ class _Graph:
         return self.conv(x, conv.weight * gain.view(-1, 1, 1, 1), norm.bias - norm.running_mean * gain, conv)
 
 
-def tinyvit_graph(module: TinyViT, size: int) -> Any:
-    """An openvino Model: (1, 3, size, size) to (1, C, n, n), float32."""
+def tinyvit_graph(ov: Any, module: TinyViT, size: int) -> Any:
+    """A Model of openvino, the module `ov`: (1, 3, size, size) to (1, C, n, n), float32."""
     import torch
 
-    from napari_medsam.model.runtime.openvino_encoder import import_openvino
-
-    ov = import_openvino()
-    graph = _Graph()
+    graph = _Graph(ov.opset13)
     pixels = graph.op.parameter([1, 3, size, size], np.float32, name="pixels")
     with torch.no_grad():
         embed: Any = module.patch_embed["seq"]

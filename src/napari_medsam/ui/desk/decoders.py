@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject, Signal
 
 from napari_medsam.errors import MedSAMError
-from napari_medsam.model.catalogue import find_model, without_decoder
+from napari_medsam.model.catalogue import without_decoder
+from napari_medsam.model.names import find_model
 
 if TYPE_CHECKING:
     from napari_medsam.finetune.request import TrainingRequest

@@ -13,8 +13,9 @@ from superqt.utils import signals_blocked
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.image.contrast import PRESETS, Contrast
-from napari_medsam.model.catalogue import ModelSpec, find_model, model_names
+from napari_medsam.model.catalogue import ModelSpec
 from napari_medsam.model.checkpoint import is_available
+from napari_medsam.model.names import find_model, model_names
 from napari_medsam.ui.qt.build import hbox, vbox
 
 if TYPE_CHECKING:

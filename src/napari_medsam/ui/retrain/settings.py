@@ -9,7 +9,8 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineE
 
 from napari_medsam.finetune.config import VIEWS, FinetuneConfig
 from napari_medsam.finetune.request import TrainingRequest
-from napari_medsam.model.catalogue import find_model, without_decoder
+from napari_medsam.model.catalogue import without_decoder
+from napari_medsam.model.names import find_model
 from napari_medsam.segment.detail import MOST_DETAIL
 from napari_medsam.ui.qt.build import button, hbox, spin_box
 
