@@ -116,5 +116,8 @@ def step_back(niceness: int) -> None:
     """In the child: let the window and its prompts go first, on every system."""
     import psutil
 
-    windows = sys.platform == "win32"
-    psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if windows else niceness)
+    process = psutil.Process()
+    if sys.platform == "win32":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        process.nice(min(process.nice() + niceness, 19))

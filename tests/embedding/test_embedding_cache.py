@@ -19,7 +19,8 @@ import zarr
 from zarr.storage import ZipStore
 
 from napari_medsam.embedding import entry as entry_module
-from napari_medsam.embedding.cache import EmbeddingCache, default_cache_folder, embedding_key
+from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
+from napari_medsam.folders import cache_folder
 
 SHAPE = (256, 64, 64)
 
@@ -137,11 +138,11 @@ def test_only_a_hash_can_be_a_key(cache: EmbeddingCache, key: str) -> None:
 
 def test_the_folder_is_the_variables_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NAPARI_MEDSAM_CACHE", str(tmp_path / "here"))
-    assert default_cache_folder() == tmp_path / "here"
+    assert cache_folder() == tmp_path / "here"
     assert EmbeddingCache().folder == tmp_path / "here"
     monkeypatch.delenv("NAPARI_MEDSAM_CACHE")
-    assert default_cache_folder().name == "embeddings"
-    assert "napari-medsam" in default_cache_folder().parts
+    assert cache_folder().name == "embeddings"
+    assert "napari-medsam" in cache_folder().parts
 
 
 def test_object_arrays_have_no_key() -> None:

@@ -24,12 +24,11 @@ from napari_medsam.finetune.run import (
     ENDED_NAME,
     TrainingProcess,
     new_run_folder,
-    runs_folder,
     unfinished_runs,
 )
 from napari_medsam.finetune.train import train
+from napari_medsam.folders import decoders_folder, runs_folder
 from napari_medsam.model.decoder_file import read_info
-from napari_medsam.model.library import decoders_folder
 
 Event = dict[str, Any]
 PATIENCE_S = 120.0

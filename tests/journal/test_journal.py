@@ -15,11 +15,12 @@ import pytest
 from journal_desk import SHAPE, Table, assert_same_objects, full_table, identity, key, prediction, stack
 
 from napari_medsam.document.objects import ObjectRecord
+from napari_medsam.folders import journal_folder
 from napari_medsam.geometry import Box
 from napari_medsam.journal import writer as journal_module
 from napari_medsam.journal.format import Outline, to_line
 from napari_medsam.journal.recovery import Leftover, find_leftovers, prune
-from napari_medsam.journal.writer import SUFFIX, Journal, journal_folder
+from napari_medsam.journal.writer import SUFFIX, Journal
 
 
 def only(folder: Path) -> Leftover:

@@ -16,10 +16,10 @@ import pytest
 from fake_medsam import FakeMedSAM
 from ui_desk import Desk, corners, filled
 
+from napari_medsam.folders import journal_folder
 from napari_medsam.image.identity import identify
 from napari_medsam.journal.format import object_entry
 from napari_medsam.journal.recovery import find_leftovers
-from napari_medsam.journal.writer import journal_folder
 from napari_medsam.layers import make as layers_module
 from napari_medsam.ui.dock.recovery_row import CONFIRM, DISCARD, describe
 

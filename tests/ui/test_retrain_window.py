@@ -18,7 +18,7 @@ from ui_desk import Desk
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError
 from napari_medsam.finetune.request import TrainingRequest, write_request
-from napari_medsam.finetune.run import runs_folder
+from napari_medsam.folders import runs_folder
 from napari_medsam.model.library import own_decoders
 from napari_medsam.ui.launch import MenuRetrain, open_retrain
 from napari_medsam.ui.retrain.panel import RetrainPanel

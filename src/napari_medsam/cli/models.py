@@ -17,9 +17,9 @@ def list_models(arguments: argparse.Namespace) -> int:
     """Print the registry's models, and the user's decoders with what they were trained on and found worth."""
     del arguments
     from napari_medsam.errors import MedSAMError
+    from napari_medsam.folders import decoders_folder, models_folder
     from napari_medsam.model.catalogue import MODELS
-    from napari_medsam.model.checkpoint import models_folder
-    from napari_medsam.model.library import decoders_folder, own_decoders
+    from napari_medsam.model.library import own_decoders
     from napari_medsam.model.names import find_model
 
     rows = [HEADING, *(_row(spec, _note(spec)) for spec in MODELS.values())]

@@ -28,9 +28,9 @@ from napari_medsam.embedding.entry import (
     read_entry,
     write_entry,
 )
+from napari_medsam.folders import CACHE_VARIABLE, cache_folder
 
 FORMAT_VERSION = 1  # raise it when keys or entries change their meaning: old entries are then never read
-ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_CACHE"
 PRUNE_TO = 0.9  # pruning goes below the cap, so that a full cache does not prune at every put
 RESCAN_EVERY = 200  # puts; other processes fill the same folder, and our running total does not see theirs
 
@@ -59,16 +59,6 @@ def embedding_key(prepared: npt.NDArray[Any], encoder_hash: str, precision: str)
     return digest.hexdigest()
 
 
-def default_cache_folder() -> Path:
-    """The folder that NAPARI_MEDSAM_CACHE names, else one in the user's cache folder. It is not made here."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("napari-medsam", appauthor=False) / "embeddings"
-
-
 @dataclass(frozen=True)
 class CacheStats:
     """What lies on disk: `entries` embeddings of `bytes` together, `max_bytes` allowed, in `folder`."""
@@ -89,7 +79,7 @@ class _File:
 class EmbeddingCache:
     """Embeddings by key: the last used in memory, all in a folder that several processes may share.
 
-    `folder` None means `default_cache_folder()`; it is made when first written to. Entries over `max_bytes`
+    `folder` None means `cache_folder()`; it is made when first written to. Entries over `max_bytes`
     are pruned, least recently used first. A folder that cannot be read or written never breaks a result:
     reads miss, and writes give False, log one warning and say why in `problem`. Thread-safe.
     """
@@ -97,7 +87,7 @@ class EmbeddingCache:
     def __init__(
         self, folder: Path | None = None, max_bytes: int = 10 * 2**30, memory_bytes: int = 256 * 2**20
     ) -> None:
-        self.folder = Path(folder) if folder is not None else default_cache_folder()
+        self.folder = Path(folder) if folder is not None else cache_folder()
         self.max_bytes = max_bytes
         self.problem: str | None = None  # why the last write failed; None when it did not
         self._warned = False
@@ -160,9 +150,7 @@ class EmbeddingCache:
         self.problem = f"Embeddings are not kept on disk: {self.folder} cannot be written ({error})."
         if not self._warned:
             self._warned = True
-            _log.warning(
-                "%s Free some space, or set %s to another folder.", self.problem, ENVIRONMENT_VARIABLE
-            )
+            _log.warning("%s Free some space, or set %s to another folder.", self.problem, CACHE_VARIABLE)
 
     def _grow(self, size: int) -> None:
         """Count a new file; walk the folder only at first, when it may be over the cap, and now and then."""

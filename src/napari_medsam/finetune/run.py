@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -13,24 +12,14 @@ from threading import Lock
 from typing import IO, Any
 
 from napari_medsam.finetune.request import REQUEST_NAME, TrainingRequest, is_at_work, write_request
+from napari_medsam.folders import runs_folder
 from napari_medsam.process import ChildProcess
 
 Event = dict[str, Any]
 
-ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_RUNS"
 ENDED_NAME = "ended.json"
 LOG_NAME = "log.txt"
 LAST = ("done", "stopped", "failed")
-
-
-def runs_folder() -> Path:
-    """The folder that NAPARI_MEDSAM_RUNS names, else one in the user's data folder. It is not made here."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("napari-medsam", appauthor=False) / "runs"
 
 
 def new_run_folder() -> Path:

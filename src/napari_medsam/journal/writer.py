@@ -42,7 +42,6 @@ from napari_medsam.journal.format import (
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_JOURNAL"
 FORMAT_FOLDER = "v1"
 SUFFIX = ".jsonl"
 LOCK_SUFFIX = ".lock"
@@ -55,16 +54,6 @@ Place = tuple[PlaneKey, int]
 
 News = dict[str, bytes | None]
 """Lines by what they are about; None where that is gone."""
-
-
-def journal_folder() -> Path:
-    """The folder that NAPARI_MEDSAM_JOURNAL names, else one in the user's data folder. It is not made here."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("napari-medsam", appauthor=False) / "journal"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_medsam.errors import CheckpointError, DownloadError
+from napari_medsam.folders import models_folder
 from napari_medsam.model.catalogue import ModelSpec
 
 if TYPE_CHECKING:
@@ -18,18 +19,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-MODELS_ENV = "NAPARI_MEDSAM_MODELS"
 MIRROR_ENV = "NAPARI_MEDSAM_MIRROR"
 _STALE_SECONDS = 24 * 3600
 _TIMEOUT_SECONDS = 30
-
-
-def models_folder() -> Path:
-    """Where downloaded checkpoints lie: the variable NAPARI_MEDSAM_MODELS, else the user's cache folder."""
-    import platformdirs
-
-    chosen = os.environ.get(MODELS_ENV)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("napari-medsam")) / "models"
 
 
 def checkpoint_path(spec: ModelSpec, *, progress: Progress | None = None, mirror: str | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from napari_medsam.errors import CheckpointError
 from napari_medsam.files import replacing
+from napari_medsam.folders import decoders_folder
 from napari_medsam.model.catalogue import MODELS
 from napari_medsam.model.decoder_file import SUFFIX, DecoderInfo, read_info, rewrite_info
 
-ENVIRONMENT_VARIABLE = "NAPARI_MEDSAM_DECODERS"
 _NAME = re.compile(r"[\w][\w .+()-]{0,79}")
 
 
@@ -29,16 +28,6 @@ class OwnDecoder:
     def name(self) -> str:
         """The name it is chosen by: its file's, without the suffix."""
         return self.path.stem
-
-
-def decoders_folder() -> Path:
-    """The folder that NAPARI_MEDSAM_DECODERS names, else one in the user's data folder. It is not made here."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("napari-medsam", appauthor=False) / "decoders"
 
 
 def own_decoders() -> list[OwnDecoder]:

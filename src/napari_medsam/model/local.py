@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from napari_medsam.bounded import BoundedMemory
 from napari_medsam.errors import ModelError
+from napari_medsam.folders import models_folder
 from napari_medsam.image.field import Frame
 from napari_medsam.model.api import DecodedMasks, EncodedFeatures
 from napari_medsam.model.catalogue import ModelSpec
-from napari_medsam.model.checkpoint import Progress, checkpoint_path, load_state, models_folder
+from napari_medsam.model.checkpoint import Progress, checkpoint_path, load_state
 from napari_medsam.model.decoder_file import read_decoder, read_info
 from napari_medsam.model.families.registry import FAMILIES, settle_family
 from napari_medsam.model.frame_prompt import FramePrompt

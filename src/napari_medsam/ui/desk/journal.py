@@ -12,10 +12,11 @@ from psygnal import Signal
 
 from napari_medsam.document.objects import ObjectRecord, PlaneKey
 from napari_medsam.errors import MedSAMError
+from napari_medsam.folders import JOURNAL_VARIABLE
 from napari_medsam.geometry import Bounds, union
 from napari_medsam.image.identity import identify
 from napari_medsam.journal.recovery import Leftover, find_leftovers
-from napari_medsam.journal.writer import ENVIRONMENT_VARIABLE, Change, Journal, Place
+from napari_medsam.journal.writer import Change, Journal, Place
 from napari_medsam.layers.geometry import displayed_plane
 from napari_medsam.layers.make import METADATA_KEY
 from napari_medsam.layers.restore import outlines
@@ -282,5 +283,5 @@ class WorkJournal:
         folder = self._thread.folder
         self._thread.warn(
             f"{self.work.image.name}: unsaved work is not kept safe in {folder} ({why}). "
-            f"Export often, free some space, or set {ENVIRONMENT_VARIABLE} to another folder."
+            f"Export often, free some space, or set {JOURNAL_VARIABLE} to another folder."
         )
