@@ -28,7 +28,7 @@ from napari_medsam.evaluate.metrics import box_from_mask, dice_coefficient
 from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.detail import detail_fields
-from napari_medsam.segment.segmenter import DEFAULT_POLICY
+from napari_medsam.segment.fields import DEFAULT_POLICY
 
 SETS = {"fundus_chase": "all vessels", "em_isbi2012": "largest cells", "skin_isic": "lesion"}
 

@@ -198,7 +198,7 @@ def epoch(data: Path, cache: EmbeddingCache) -> Iterator[Figure]:
     from napari_medsam.finetune.fit import Fit
     from napari_medsam.finetune.samples import samples_of
     from napari_medsam.model.networks.weights import build_decoder
-    from napari_medsam.segment.segmenter import DEFAULT_POLICY
+    from napari_medsam.segment.fields import DEFAULT_POLICY
 
     model = build_model(BASE, "cpu")
     config = FinetuneConfig(epochs=1000, batch=4)

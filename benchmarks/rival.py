@@ -168,9 +168,9 @@ def cover(folder: Path) -> dict[str, Any]:
     from napari_medsam.image.contrast import Contrast, resolve_contrast
     from napari_medsam.image.field import Field
     from napari_medsam.image.plane import Plane
+    from napari_medsam.segment.decode import predict
     from napari_medsam.segment.fields import FieldPolicy, grid_field, grid_fields
     from napari_medsam.segment.prompt import boxes_in_plane
-    from napari_medsam.segment.segmenter import predict
 
     ours = Ours(folder)
     image, boxes = material(folder)

@@ -13,8 +13,7 @@ import numpy as np
 from napari_medsam.errors import Cancelled
 from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.segment.clicks import mask_prompt
-from napari_medsam.segment.correction import correction_of, settled, suggested
+from napari_medsam.segment.correction import correction_of, mask_prompt, settled, suggested
 from napari_medsam.segment.prompt import Point
 
 PATIENCE_S = 20.0

@@ -19,7 +19,7 @@ from napari_medsam.model.local import MedSAM
 from napari_medsam.model.networks.decoder import MaskDecoder, SamDecoder
 from napari_medsam.model.networks.weights import state_hash
 from napari_medsam.model.runtime.host import EncoderHost
-from napari_medsam.segment.segmenter import DEFAULT_POLICY
+from napari_medsam.segment.fields import DEFAULT_POLICY
 
 SIDE = 64
 FRAME = Frame(SIDE)

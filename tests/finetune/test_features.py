@@ -13,7 +13,7 @@ from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.features import FeatureStore
 from napari_medsam.finetune.samples import samples_of
 from napari_medsam.model.local import MedSAM
-from napari_medsam.segment.segmenter import DEFAULT_POLICY
+from napari_medsam.segment.fields import DEFAULT_POLICY
 
 ONE = 256 * 16 * 16 * 2
 

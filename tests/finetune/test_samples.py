@@ -25,9 +25,8 @@ from napari_medsam.finetune.samples import (
 from napari_medsam.geometry import Box, bbox_of
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.segment.detail import clip_to_field
-from napari_medsam.segment.fields import centred_field
+from napari_medsam.segment.fields import DEFAULT_POLICY, centred_field
 from napari_medsam.segment.logits import mask_from_logits
-from napari_medsam.segment.segmenter import DEFAULT_POLICY
 
 LITE, MEDSAM, SAM = Frame(256), Frame(1024, squash=True, resample="bicubic"), Frame(1024, resample="bilinear")
 

@@ -14,7 +14,7 @@ from napari_medsam.finetune.simulated_clicks import Click, next_click, region_of
 from napari_medsam.finetune.simulated_user import BOXES_ONLY, Habits, Plan, draw_plans, plans_of_epoch, play
 from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.segment.clicks import SURE
+from napari_medsam.segment.correction import SURE
 
 FRAME = Frame(32)
 BOX = np.array([4, 4, 20, 20], np.float32)

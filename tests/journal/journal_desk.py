@@ -13,7 +13,7 @@ from napari_medsam.image.field import Field
 from napari_medsam.image.identity import ImageIdentity, identify
 from napari_medsam.journal.recovery import Recovered
 from napari_medsam.journal.writer import Change, Journal
-from napari_medsam.segment.engine import Earlier
+from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point
 
@@ -83,11 +83,11 @@ def full_table(folder: Path) -> Table:
     table.paint(corrected, (slice(2, 20), slice(40, 70)))
     clicked = table.draw((30, 2, 55, 22), z=2)
     points = (Point(35.25, 10.0), Point(40.0, 12.5, positive=False))
-    trail = (
-        Earlier(prediction((30, 2, 50, 20), 7)),
-        Earlier(prediction((30, 2, 50, 20), 8, key=""), Patch(31, 3, np.eye(9, dtype=bool))),
+    masks_before = (
+        MaskBefore(prediction((30, 2, 50, 20), 7)),
+        MaskBefore(prediction((30, 2, 50, 20), 8, key=""), Patch(31, 3, np.eye(9, dtype=bool))),
     )
-    table.document.update(clicked, points=points, trail=trail)
+    table.document.update(clicked, points=points, masks_before=masks_before)
     waits = table.document.add(key(1), Box(1.5, 2.25, 30.0, 40.125), 1).id
     table.document.update(waits, problem="The model went away.")
     painted = table.document.add(key(1), None, 2, 9).id
@@ -118,6 +118,6 @@ def _plain(value: Any) -> Any:
         return value.dtype.str, value.shape, value.tolist()
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
-    if isinstance(value, ObjectRecord | Prediction | Patch | Earlier):
+    if isinstance(value, ObjectRecord | Prediction | Patch | MaskBefore):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value

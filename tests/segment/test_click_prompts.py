@@ -15,7 +15,8 @@ from napari_medsam.image.contrast import Window
 from napari_medsam.image.field import Field, Frame, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.segment.clicks import SURE, answer, check_learned, click_box, lone_click
+from napari_medsam.segment.clicks import answer, check_learned, click_box, lone_click
+from napari_medsam.segment.correction import SURE
 from napari_medsam.segment.fields import FieldPolicy
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point, Prompt
@@ -235,6 +236,18 @@ def mask_at(row: int, col: int, side: int, region: Field, iou: float) -> Predict
     return Prediction(None, row, col, np.ones((side, side), bool), iou, "key", region)
 
 
+def search(prompt: Prompt, shape: tuple[int, int], policy: FieldPolicy, look: Any) -> Prediction:
+    """What is found for a lone click where each field is looked at by `look`."""
+    fields = lone_click(prompt, whole_field(shape), shape, policy)
+    try:
+        field = next(fields)
+        while True:
+            field = fields.send(look(field))
+    except StopIteration as end:
+        best: Prediction = end.value[0]
+        return best
+
+
 class TestLoneClick:
     prompt = Prompt(None, (Point(500, 500),))
 
@@ -245,7 +258,7 @@ class TestLoneClick:
             looked.append(region)
             return mask_at(480, 480, 40, region, 0.5 if len(looked) == 1 else 0.9)
 
-        found = lone_click(self.prompt, (1000, 1000), FieldPolicy(), look)
+        found = search(self.prompt, (1000, 1000), FieldPolicy(), look)
         assert looked[0] == whole_field((1000, 1000))
         assert len(looked) == 2  # the field of a box around 40 pixels is the same again
         assert 64 < looked[1].height < 200
@@ -253,7 +266,7 @@ class TestLoneClick:
 
     def test_the_answer_that_is_trusted_most_is_taken(self) -> None:
         sides = iter([(300, 0.9), (100, 0.4), (30, 0.3), (10, 0.2)])
-        found = lone_click(
+        found = search(
             self.prompt,
             (1000, 1000),
             FieldPolicy(),
@@ -268,7 +281,7 @@ class TestLoneClick:
             looked.append(region)
             return Prediction(None, 500, 500, np.zeros((0, 0), bool), 0.1, "key", region)
 
-        lone_click(self.prompt, (1000, 1000), FieldPolicy(), look)
+        search(self.prompt, (1000, 1000), FieldPolicy(), look)
         assert [region.height for region in looked] == sorted((r.height for r in looked), reverse=True)
         assert all(region.contains((499, 499, 501, 501)) for region in looked)
 

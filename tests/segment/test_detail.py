@@ -27,7 +27,6 @@ from napari_medsam.segment.detail import (
     detail_fields,
     detail_side,
     field_weights,
-    fill,
 )
 from napari_medsam.segment.fields import FieldPolicy
 
@@ -223,10 +222,8 @@ def test_fields_come_one_by_one_and_can_be_stopped(model: Any) -> None:
     blend = Blend(LARGE, fields, SHAPE)
     assert blend.prediction().area == 0
     areas = []
-    for number, filled in enumerate(
-        fill(model, lambda field: segmenter.embed(plane, "auto", field), [blend]), start=1
-    ):
-        assert filled is blend
+    for number, field in enumerate(fields, start=1):
+        blend.add(model, segmenter.embed(plane, "auto", field))
         assert (blend.done, len(model.encoded)) == (number, number)
         areas.append(blend.prediction().area)
         assert np.isinf(blend.logits()).any() == (_covered(fields[:number], blend.field) < 1)

@@ -12,7 +12,8 @@ from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Field, Frame, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.segmenter import Segmenter, predict
+from napari_medsam.segment.decode import predict
+from napari_medsam.segment.segmenter import Segmenter
 
 BOXES = [[20, 40, 120, 200], [100, 100, 180, 140]]
 

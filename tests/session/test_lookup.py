@@ -1,4 +1,4 @@
-"""The finder never gives an embedding of other pixels, another contrast or another encoder."""
+"""A lookup never gives an embedding of other pixels, another contrast or another encoder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
+from napari_medsam.segment import fields as fields_module
 from napari_medsam.segment.fields import centred_field, grid_field
-from napari_medsam.session import lookup as finder_module
-from napari_medsam.session.lookup import FieldFinder
+from napari_medsam.session import lookup as lookup_module
+from napari_medsam.session.lookup import FieldLookup
 
 AUTO = Contrast()
 SMALL, LARGE = Box(40, 40, 60, 70), Box(10, 10, 180, 190)
@@ -28,34 +29,34 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture
-def finder(tmp_path: Path) -> FieldFinder:
-    return FieldFinder(EmbeddingCache(tmp_path / "kept"))
+def lookup(tmp_path: Path) -> FieldLookup:
+    return FieldLookup(EmbeddingCache(tmp_path / "kept"))
 
 
-def keep(finder: FieldFinder, model: Any, plane: Plane, field: Field, contrast: Contrast = AUTO) -> Embedding:
-    return embed(model, finder.cache, finder.request(plane, contrast, field, 0, 0))
+def keep(lookup: FieldLookup, model: Any, plane: Plane, field: Field, contrast: Contrast = AUTO) -> Embedding:
+    return embed(model, lookup.cache, lookup.request(plane, contrast, field, 0, 0))
 
 
 def look(
-    finder: FieldFinder, model: Any, plane: Plane, box: Box, contrast: Contrast = AUTO
+    lookup: FieldLookup, model: Any, plane: Plane, box: Box, contrast: Contrast = AUTO
 ) -> Embedding | None:
-    return finder.best(model, plane, contrast, box, "auto", {})
+    return lookup.best(model, plane, contrast, box, "auto", {})
 
 
-def test_nothing_is_encoded_by_looking(finder: FieldFinder, model: Any, pixels: np.ndarray) -> None:
+def test_nothing_is_encoded_by_looking(lookup: FieldLookup, model: Any, pixels: np.ndarray) -> None:
     plane = Plane.from_array(pixels)
-    assert look(finder, model, plane, SMALL) is None
+    assert look(lookup, model, plane, SMALL) is None
     assert model.encoded == []
 
 
 def test_the_boxs_own_field_comes_first_then_the_grid_then_the_plane(
-    finder: FieldFinder, model: Any, pixels: np.ndarray
+    lookup: FieldLookup, model: Any, pixels: np.ndarray
 ) -> None:
     plane = Plane.from_array(pixels)
-    own, grid = (choose(SMALL, plane.shape, finder.policy) for choose in (centred_field, grid_field))
+    own, grid = (choose(SMALL, plane.shape, lookup.policy) for choose in (centred_field, grid_field))
     for field in (whole_field(plane.shape), grid, own):
-        kept = keep(finder, model, plane, field)
-        found = look(finder, model, plane, SMALL)
+        kept = keep(lookup, model, plane, field)
+        found = look(lookup, model, plane, SMALL)
         assert found is not None
         assert (found.field, found.key) == (field, kept.key)
         np.testing.assert_array_equal(found.features, kept.features)
@@ -63,82 +64,82 @@ def test_the_boxs_own_field_comes_first_then_the_grid_then_the_plane(
 
 @pytest.mark.parametrize("box", [SMALL, LARGE])
 def test_pixels_changed_in_place_are_seen(
-    finder: FieldFinder, model: Any, pixels: np.ndarray, box: Box
+    lookup: FieldLookup, model: Any, pixels: np.ndarray, box: Box
 ) -> None:
     plane = Plane.from_array(pixels)
-    keep(finder, model, plane, whole_field(plane.shape))
-    assert look(finder, model, plane, box) is not None
-    assert look(finder, model, plane, box) is not None  # now remembered
+    keep(lookup, model, plane, whole_field(plane.shape))
+    assert look(lookup, model, plane, box) is not None
+    assert look(lookup, model, plane, box) is not None  # now remembered
     pixels[50, 50] ^= 0x80
     pixels[0:30] = 255 - pixels[0:30]
-    assert look(finder, model, plane, box) is None
+    assert look(lookup, model, plane, box) is None
 
 
 def test_another_contrast_encoder_precision_or_colour_is_a_miss(
-    finder: FieldFinder, model: Any, pixels: np.ndarray
+    lookup: FieldLookup, model: Any, pixels: np.ndarray
 ) -> None:
     plane = Plane.from_array(pixels)
-    keep(finder, model, plane, whole_field(plane.shape))
-    assert look(finder, model, plane, LARGE) is not None
-    assert look(finder, model, plane, LARGE, Contrast("window", (0.0, 90.0))) is None
+    keep(lookup, model, plane, whole_field(plane.shape))
+    assert look(lookup, model, plane, LARGE) is not None
+    assert look(lookup, model, plane, LARGE, Contrast("window", (0.0, 90.0))) is None
     for name in ("encoder_hash", "precision"):
         before = getattr(model, name)
         setattr(model, name, "another")
-        assert look(finder, model, plane, LARGE) is None
+        assert look(lookup, model, plane, LARGE) is None
         setattr(model, name, before)
-    assert look(finder, model, plane, LARGE) is not None
+    assert look(lookup, model, plane, LARGE) is not None
 
 
-def test_a_cleared_cache_is_a_miss(finder: FieldFinder, model: Any, pixels: np.ndarray) -> None:
+def test_a_cleared_cache_is_a_miss(lookup: FieldLookup, model: Any, pixels: np.ndarray) -> None:
     plane = Plane.from_array(pixels)
-    keep(finder, model, plane, whole_field(plane.shape))
-    assert look(finder, model, plane, LARGE) is not None
-    finder.cache.clear()
-    assert look(finder, model, plane, LARGE) is None
+    keep(lookup, model, plane, whole_field(plane.shape))
+    assert look(lookup, model, plane, LARGE) is not None
+    lookup.cache.clear()
+    assert look(lookup, model, plane, LARGE) is None
 
 
 def test_a_large_plane_is_read_again_once_it_is_forgotten(
-    finder: FieldFinder, model: Any, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    lookup: FieldLookup, model: Any, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finder_module, "REUSE_ABOVE", 100)
+    monkeypatch.setattr(lookup_module, "REUSE_ABOVE", 100)
     plane = Plane.from_array(pixels)
-    kept = keep(finder, model, plane, whole_field(plane.shape))
-    assert look(finder, model, plane, LARGE) is not None
+    kept = keep(lookup, model, plane, whole_field(plane.shape))
+    assert look(lookup, model, plane, LARGE) is not None
     pixels[:] = 255 - pixels
-    found = look(finder, model, plane, LARGE)
+    found = look(lookup, model, plane, LARGE)
     assert found is not None
     assert found.key == kept.key  # remembered: nobody said that the pixels changed
-    finder.forget()
-    assert look(finder, model, plane, LARGE) is None
+    lookup.forget()
+    assert look(lookup, model, plane, LARGE) is None
 
 
 @pytest.mark.parametrize("reuse_above", [100, 2**21])
 def test_only_a_boxs_own_field_has_a_contrast_of_its_own(
-    finder: FieldFinder, model: Any, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, reuse_above: int
+    lookup: FieldLookup, model: Any, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, reuse_above: int
 ) -> None:
-    monkeypatch.setattr(finder_module, "REUSE_ABOVE", reuse_above)
+    monkeypatch.setattr(lookup_module, "REUSE_ABOVE", reuse_above)
     pixels[20:80, 20:90] //= 5  # dim around the box
     plane = Plane.from_array(pixels)
-    own, grid = (choose(SMALL, plane.shape, finder.policy) for choose in (centred_field, grid_field))
+    own, grid = (choose(SMALL, plane.shape, lookup.policy) for choose in (centred_field, grid_field))
     of_plane = resolve_contrast(plane, AUTO)
     inside = pixels[own.row : own.row + own.height, own.col : own.col + own.width]
-    assert keep(finder, model, plane, grid).window == of_plane
-    assert keep(finder, model, plane, whole_field(plane.shape)).window == of_plane
-    assert keep(finder, model, plane, own).window.limits[0] == pytest.approx(
+    assert keep(lookup, model, plane, grid).window == of_plane
+    assert keep(lookup, model, plane, whole_field(plane.shape)).window == of_plane
+    assert keep(lookup, model, plane, own).window.limits[0] == pytest.approx(
         tuple(np.percentile(inside, (0.5, 99.5)))
     )
     manual = Contrast("window", (3.0, 90.0))
-    assert keep(finder, model, plane, own, manual).window.limits == ((3.0, 90.0),)
-    own_again = look(finder, model, plane, SMALL)
+    assert keep(lookup, model, plane, own, manual).window.limits == ((3.0, 90.0),)
+    own_again = look(lookup, model, plane, SMALL)
     assert own_again is not None
     assert own_again.field == own
 
 
 def test_a_plane_too_large_to_be_read_whole_is_not_looked_up_whole(
-    finder: FieldFinder, model: Any, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    lookup: FieldLookup, model: Any, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plane = Plane.from_array(pixels)
-    keep(finder, model, plane, whole_field(plane.shape))
-    monkeypatch.setattr(finder_module, "WHOLE_UP_TO", 100)
-    assert look(finder, model, plane, SMALL) is None
-    assert look(finder, model, plane, LARGE) is not None  # this box needs it
+    keep(lookup, model, plane, whole_field(plane.shape))
+    monkeypatch.setattr(fields_module, "WHOLE_UP_TO", 100)
+    assert look(lookup, model, plane, SMALL) is None
+    assert look(lookup, model, plane, LARGE) is not None  # this box needs it

@@ -16,7 +16,7 @@ from napari_medsam.document.objects import Document, ObjectRecord
 from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.field import whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.engine import Earlier
+from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prompt import Point
 from napari_medsam.session.settings import Settings
 
@@ -27,7 +27,7 @@ IN_BIG, BESIDE_BIG = Point(100, 100, False), Point(220, 100)
 class ClickBench(Bench):
     """A bench whose model has learned clicks."""
 
-    def click(self, number: int, plane: Plane, *points: Point, standing: Earlier | None = None) -> Change:
+    def click(self, number: int, plane: Plane, *points: Point, standing: MaskBefore | None = None) -> Change:
         """Give an object these clicks and wait for the last answer, as the window does."""
         record = self.document[number]
         change = set_points(self.document, number, points, standing or as_it_stands(record, None))
@@ -130,8 +130,8 @@ class TestBoxAndClicks:
         found = bench.document[number].prediction
         assert found is not None
         assert found.field.kind == "centred"
-        assert bench.document[number].trail[0].prediction is not None
-        assert bench.document[number].trail[0].prediction.key == found.key
+        assert bench.document[number].masks_before[0].prediction is not None
+        assert bench.document[number].masks_before[0].prediction.key == found.key
         assert not found.full(plane.shape)[105, 105]
         assert found.full(plane.shape)[118, 128]
 
@@ -170,7 +170,7 @@ class TestLoneClicks:
         assert found.full(plane.shape)[100, 100]
         fields = len(bench.model.encoded)
         assert 2 <= fields <= 4
-        assert bench.document[number].trail[0].patch is None
+        assert bench.document[number].masks_before[0].patch is None
 
     def test_further_clicks_stay_on_the_field_of_the_mask(
         self, make_clicks: Callable[..., ClickBench]
@@ -186,20 +186,20 @@ class TestLoneClicks:
         bench, plane = make_clicks(), make_plane(shape=(1024, 1024))
         bench.session.show(plane, (300, 300, 400, 400))
         bench.wait(lambda: bool(bench.all("shown")))
-        finder = bench.session._finder
+        lookup = bench.session._lookup
         click = Box(350, 350, 351, 351)
-        near = finder.fields_around(click, plane, "auto", None, (300, 300, 400, 400))
+        near = lookup.fields_around(click, plane, "auto", None, (300, 300, 400, 400))
         assert near[0].kind == "grid"
         assert near[0].height == 64
         assert near[0].contains(click.array())
-        far = finder.fields_around(click, plane, "auto", None, (0, 0, 1024, 1024))
+        far = lookup.fields_around(click, plane, "auto", None, (0, 0, 1024, 1024))
         assert far[0] == whole_field(plane.shape)
-        assert finder.fields_around(click, plane, "whole", near[0], None) == [whole_field(plane.shape)]
-        assert finder.fields_around(click, plane, "auto", near[0], None)[0] == near[0]
+        assert lookup.fields_around(click, plane, "whole", near[0], None) == [whole_field(plane.shape)]
+        assert lookup.fields_around(click, plane, "auto", near[0], None)[0] == near[0]
 
     def test_no_click_on_the_object_is_no_prompt(self, bench: ClickBench) -> None:
         number = bench.document.add(KEY, None, 1).id
-        set_points(bench.document, number, (Point(5, 5, False),), Earlier())
+        set_points(bench.document, number, (Point(5, 5, False),), MaskBefore())
         bench.session.request(bench.document, [number], make_plane())
         assert bench.session.awaited(bench.document) == []
 
@@ -209,7 +209,7 @@ class TestPainted:
 
     PAINTED = Patch(40, 40, np.ones((30, 30), bool))
 
-    def painted(self, bench: ClickBench) -> tuple[int, Plane, Earlier]:
+    def painted(self, bench: ClickBench) -> tuple[int, Plane, MaskBefore]:
         plane = make_plane()
         [number] = bench.add(plane, BIG)
         bench.settle()
@@ -280,9 +280,9 @@ class TestDocument:
     def test_the_last_click_of_an_object_without_a_box_takes_it_along(self) -> None:
         document = Document()
         number = document.add(KEY, None, 1).id
-        assert set_points(document, number, (Point(1, 1),), Earlier()) == Change(ask=True)
-        assert set_points(document, number, (), Earlier()) == Change(gone=True)
-        assert set_points(document, number, (), Earlier()) == Change()
+        assert set_points(document, number, (Point(1, 1),), MaskBefore()) == Change(ask=True)
+        assert set_points(document, number, (), MaskBefore()) == Change(gone=True)
+        assert set_points(document, number, (), MaskBefore()) == Change()
 
 
 def make_prediction(mask: np.ndarray):  # type: ignore[no-untyped-def]

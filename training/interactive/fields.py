@@ -23,8 +23,7 @@ from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Field, field_window, read_field, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.model.local import MedSAM
-from napari_medsam.segment.fields import centred_field
-from napari_medsam.segment.segmenter import DEFAULT_POLICY
+from napari_medsam.segment.fields import DEFAULT_POLICY, centred_field
 
 LEAST_LOGITS = 40  # an object of fewer is too small on this field to be clicked on
 MOST_OBJECTS = 30  # of a field

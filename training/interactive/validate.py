@@ -17,8 +17,7 @@ from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
 from napari_medsam.model.networks.decoder import SamDecoder
 from napari_medsam.model.runtime.threads import map_single_threaded
-from napari_medsam.segment.clicks import mask_prompt
-from napari_medsam.segment.correction import correction_of, settled, suggested
+from napari_medsam.segment.correction import click_step
 
 CLICKS = 3
 OBJECTS = 1  # of a lesson, the largest
@@ -60,15 +59,11 @@ def _score(decoder: SamDecoder, frame: Frame, what: tuple[Lesson, int]) -> Figur
             clicks, found = [], np.zeros_like(wanted)
             for name in names:
                 click = None if name == "box" else next_click(wanted, found)
-                change = None
                 if click is not None:
                     clicks.append(click)
-                    change = correction_of(found, click.row, click.col, click.positive)
-                shown = mask_prompt(suggested(found, change), frame)
-                prompt = FramePrompt(start, *click_arrays(clicks, frame), shown)
-                logits, iou = decoder.decode_prompt(image, *prompt.tensors("cpu"))
-                answered = (logits[: wanted.shape[0], : wanted.shape[1]] > 0).numpy()
-                found = settled(found, answered, change)
+                step = click_step(FramePrompt(start, *click_arrays(clicks, frame)), found, frame)
+                logits, iou = decoder.decode_prompt(image, *step.prompt.tensors("cpu"))
+                found = step.after((logits[: wanted.shape[0], : wanted.shape[1]] > 0).numpy())
                 scores[name] = dice_coefficient(found, wanted)
                 errors.append(abs(float(iou) - _iou(found, wanted)))
     return {**scores, "IoU error": float(np.mean(errors))}

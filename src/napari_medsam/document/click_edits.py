@@ -9,7 +9,7 @@ import numpy as np
 from napari_medsam.document.compose import ReadRegion, redraw_bounds
 from napari_medsam.document.objects import Document, ObjectRecord
 from napari_medsam.geometry import Patch
-from napari_medsam.segment.engine import Earlier, Trail
+from napari_medsam.segment.engine import ClickHistory, MaskBefore
 from napari_medsam.segment.prompt import Point
 
 
@@ -21,13 +21,13 @@ class Change:
     its painted mask stays as it is. gone: nothing is left that says what the object is.
     """
 
-    restore: Earlier | None = None
+    restore: MaskBefore | None = None
     ask: bool = False
     kept: bool = False
     gone: bool = False
 
 
-def set_points(document: Document, object_id: int, points: tuple[Point, ...], standing: Earlier) -> Change:
+def set_points(document: Document, object_id: int, points: tuple[Point, ...], standing: MaskBefore) -> Change:
     """Give an object other clicks. standing: its mask as it is now (`as_it_stands`).
 
     The masks before the clicks that stay, up to the first that changed, are kept; the rest is decoded from there. What
@@ -38,13 +38,13 @@ def set_points(document: Document, object_id: int, points: tuple[Point, ...], st
     if same == len(points) == len(record.points):
         return Change()
     painted = record.corrected and standing.painted is not None
-    trail = _trail(record, points, same, standing, painted)
-    document.update(object_id, points=points, trail=trail, problem=None)
+    masks_before = _masks_before(record, points, same, standing, painted)
+    document.update(object_id, points=points, masks_before=masks_before, problem=None)
     if same < len(points):
         return Change(ask=True)
     if painted:
         return Change(kept=True)
-    taken = record.trail[same:]
+    taken = record.masks_before[same:]
     before = next((mask for mask in reversed(taken) if mask.painted is not None), taken[0])
     if before.patch is not None:
         return Change(restore=before)
@@ -52,23 +52,24 @@ def set_points(document: Document, object_id: int, points: tuple[Point, ...], st
     return Change(ask=not gone, gone=gone)
 
 
-def _trail(
-    record: ObjectRecord, points: tuple[Point, ...], same: int, standing: Earlier, painted: bool
-) -> Trail:
+def _masks_before(
+    record: ObjectRecord, points: tuple[Point, ...], same: int, standing: MaskBefore, painted: bool
+) -> ClickHistory:
     """The masks before an object's new clicks, as far as they are known; the first `same` clicks did not change."""
-    before = record.trail[same] if same < len(record.points) else standing
-    trail = [*record.trail[:same], before, *(Earlier() for _ in points[same + 1 :])][: len(points)]
-    if not trail:
+    known = record.masks_before
+    before = known[same] if same < len(record.points) else standing
+    masks = [*known[:same], before, *(MaskBefore() for _ in points[same + 1 :])][: len(points)]
+    if not masks:
         return ()
     if painted:
-        trail[-1] = standing
-    last = max((n for n, mask in enumerate(record.trail) if mask.painted is not None), default=-1)
+        masks[-1] = standing
+    last = max((n for n, mask in enumerate(known) if mask.painted is not None), default=-1)
     if same < last and not painted:  # clicks before the painting changed: those after it still refine it
-        trail[min(max(last + len(points) - len(record.points), 0), len(trail) - 1)] = record.trail[last]
-    return tuple(trail)
+        masks[min(max(last + len(points) - len(record.points), 0), len(masks) - 1)] = known[last]
+    return tuple(masks)
 
 
-def as_it_stands(record: ObjectRecord, read: ReadRegion | None) -> Earlier:
+def as_it_stands(record: ObjectRecord, read: ReadRegion | None) -> MaskBefore:
     """An object's mask as a click finds it: its prediction, or its pixels where they are no longer that.
 
     read: gives the labels of a region of its plane, None where there are no labels. Pixels that another object took
@@ -77,13 +78,13 @@ def as_it_stands(record: ObjectRecord, read: ReadRegion | None) -> Earlier:
     patch = record.patch
     bounds = redraw_bounds(record)
     if read is None or bounds is None:
-        return Earlier(record.prediction)
+        return MaskBefore(record.prediction)
     labels = read(bounds)
     own = labels == record.id
     claimed = np.zeros_like(own) if patch is None else patch.within(bounds)
     if own.any() and ((own & ~claimed).any() or (claimed & (labels == 0)).any()):
-        return Earlier(record.prediction, Patch(bounds[0], bounds[1], own))
-    return Earlier(record.prediction)
+        return MaskBefore(record.prediction, Patch(bounds[0], bounds[1], own))
+    return MaskBefore(record.prediction)
 
 
 def _common(one: tuple[Point, ...], other: tuple[Point, ...]) -> int:

@@ -13,7 +13,7 @@ from napari_medsam.geometry import Box
 from napari_medsam.geometry import Patch as Patch
 from napari_medsam.geometry import intersection as intersection
 from napari_medsam.geometry import union as union
-from napari_medsam.segment.engine import Trail, without_predictions
+from napari_medsam.segment.engine import ClickHistory, painted_only
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point, Prompt
 
@@ -47,8 +47,8 @@ class ObjectRecord:
 
     ``before`` is the object's mask as it stood when the first correction touched it; None means that nobody
     corrected it. ``extent`` bounds every pixel that ever carried the label in its plane. ``turn`` grows with
-    each prediction: among predictions that overlap, the larger turn is the later one. ``trail`` has the mask before
-    each of the ``points``, which come in the order in which they were clicked.
+    each prediction: among predictions that overlap, the larger turn is the later one. ``masks_before`` has the mask
+    before each of the ``points``, which come in the order in which they were clicked.
     """
 
     id: int
@@ -61,7 +61,7 @@ class ObjectRecord:
     turn: int = 0
     problem: str | None = None
     points: tuple[Point, ...] = ()
-    trail: Trail = ()
+    masks_before: ClickHistory = ()
 
     @property
     def corrected(self) -> bool:
@@ -152,17 +152,24 @@ class Document:
         self.changed.emit(object_id)
         return record
 
-    def predicted(self, object_id: int, prediction: Prediction, trail: Trail = ()) -> ObjectRecord:
+    def predicted(
+        self, object_id: int, prediction: Prediction, masks_before: ClickHistory = ()
+    ) -> ObjectRecord:
         """Give an object its newest prediction, which also forgets an earlier correction.
 
-        trail: the masks before its clicks; where one of them was painted, the correction lives on in the prediction
-        and the object still counts as corrected.
+        masks_before: the masks before its clicks; where one of them was painted, the correction lives on in the
+        prediction and the object still counts as corrected.
         """
         self._turn += 1
-        refined = any(mask.painted is not None for mask in trail)
+        refined = any(mask.painted is not None for mask in masks_before)
         before = self._objects[object_id].before if refined else None
         return self.update(
-            object_id, prediction=prediction, before=before, turn=self._turn, problem=None, trail=trail
+            object_id,
+            prediction=prediction,
+            before=before,
+            turn=self._turn,
+            problem=None,
+            masks_before=masks_before,
         )
 
     def outdate(self, object_id: int) -> ObjectRecord:
@@ -170,7 +177,7 @@ class Document:
         record = self._objects[object_id]
         found = record.prediction
         stale = None if found is None else replace(found, key="")
-        return self.update(object_id, prediction=stale, trail=without_predictions(record.trail))
+        return self.update(object_id, prediction=stale, masks_before=painted_only(record.masks_before))
 
     def restore(self, record: ObjectRecord) -> None:
         """Put back an object that was removed, or one of an earlier session."""

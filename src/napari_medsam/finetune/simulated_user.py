@@ -18,9 +18,8 @@ from napari_medsam.finetune.simulated_clicks import Click, Mask, next_click, reg
 from napari_medsam.geometry import bbox_of
 from napari_medsam.image.field import Frame
 from napari_medsam.model.frame_prompt import FramePrompt
-from napari_medsam.segment.clicks import mask_prompt
-from napari_medsam.segment.correction import correction_of, settled, suggested
-from napari_medsam.segment.logits import LOGITS
+from napari_medsam.segment.correction import click_step
+from napari_medsam.segment.logits import logit_pitch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,33 +112,28 @@ def play(
     found = _spoiled(wanted, rng) if plan.start == "mask" else np.zeros_like(wanted)
     clicks: list[Click] = []
     for number in range(plan.rounds):
-        corrected = change = None
+        corrected = None
         if number or plan.start != "box":
             click = next_click(wanted, found, rng) or (None if number else next_click(wanted, ~wanted, rng))
             if click is None:
                 return
             clicks.append(click)
             corrected = region_of(click, wanted, found) if found.any() else None
-            change = correction_of(found, click.row, click.col, click.positive)
-        shown = None
+        soft = None
         if number == 0 or rng.random() < plan.remembered:
-            shown = mask_prompt(suggested(found, change), frame, int(rng.integers(1, 4)))
-        prompt = FramePrompt(
-            box if plan.start == "box" else None,
-            *click_arrays(clicks, frame),
-            shown,
-        )
-        logits, iou = decode(prompt)
-        yield Round(logits, iou, prompt, corrected)
-        answered = (logits[: wanted.shape[0], : wanted.shape[1]] > 0).cpu().numpy()
-        found = settled(found, answered, change)
+            soft = int(rng.integers(1, 4))
+        asked = FramePrompt(box if plan.start == "box" else None, *click_arrays(clicks, frame))
+        step = click_step(asked, found, frame, soft)
+        logits, iou = decode(step.prompt)
+        yield Round(logits, iou, step.prompt, corrected)
+        found = step.after((logits[: wanted.shape[0], : wanted.shape[1]] > 0).cpu().numpy())
 
 
 def click_arrays(
     clicks: Sequence[Click], frame: Frame
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Clicks on logits as points (k, 2) in frame pixels and their signs (k,)."""
-    pitch = max(1.0, frame.size / LOGITS)
+    pitch = logit_pitch(frame)
     places = np.array([(click.row, click.col) for click in clicks], np.float32).reshape(-1, 2)
     return (places + 0.5) * pitch - 0.5, np.array([click.positive for click in clicks], bool)
 

@@ -32,7 +32,7 @@ from napari_medsam.model.library import decoder_path, free_name, own_decoders
 from napari_medsam.model.local import MedSAM, build_model, load_decoder
 from napari_medsam.model.names import find_model
 from napari_medsam.model.networks.weights import build_decoder
-from napari_medsam.segment.segmenter import DEFAULT_POLICY
+from napari_medsam.segment.fields import DEFAULT_POLICY
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]

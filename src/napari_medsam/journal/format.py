@@ -22,7 +22,7 @@ from napari_medsam.document.objects import ObjectClass, ObjectRecord, PlaneKey
 from napari_medsam.geometry import Bounds, Box, Patch
 from napari_medsam.image.field import Field
 from napari_medsam.image.identity import ImageIdentity
-from napari_medsam.segment.engine import Earlier
+from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point
 
@@ -171,7 +171,7 @@ def object_entry(record: ObjectRecord, *, waiting: bool = False, outline: Outlin
         "points": [[float(p.row), float(p.col), int(p.positive)] for p in record.points],
         "trail": [
             {"prediction": _prediction_entry(mask.prediction), "painted": _patch_entry(mask.painted)}
-            for mask in record.trail
+            for mask in record.masks_before
         ],
         "waiting": waiting,
         "outline": drawn,
@@ -185,11 +185,11 @@ def read_object(entry: Json, shape: tuple[int, ...]) -> tuple[ObjectRecord, bool
     points = tuple(
         Point(_number(r), _number(c), bool(whole_number(sign, 0, 1))) for r, c, sign in entry["points"]
     )
-    trail = tuple(
-        Earlier(_read_prediction(mask["prediction"], size), _read_patch(mask["painted"], size))
+    masks_before = tuple(
+        MaskBefore(_read_prediction(mask["prediction"], size), _read_patch(mask["painted"], size))
         for mask in entry["trail"]
     )
-    if len(trail) not in (0, len(points)) or not all(point.inside(size) for point in points):
+    if len(masks_before) not in (0, len(points)) or not all(point.inside(size) for point in points):
         raise ValueError("the clicks do not fit")
     problem = entry["problem"]
     record = ObjectRecord(
@@ -203,7 +203,7 @@ def read_object(entry: Json, shape: tuple[int, ...]) -> tuple[ObjectRecord, bool
         turn=whole_number(entry["turn"], 0, 2**62),
         problem=None if problem is None else _text(problem)[:1000],
         points=points,
-        trail=trail if points else (),
+        masks_before=masks_before if points else (),
     )
     return record, entry["waiting"] is True
 

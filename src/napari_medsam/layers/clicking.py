@@ -18,7 +18,7 @@ from napari_medsam.layers.clicks import Click, ClickLayer
 from napari_medsam.layers.geometry import place_of, point_of
 from napari_medsam.layers.make import add_clicks
 from napari_medsam.model.api import knows_clicks
-from napari_medsam.segment.engine import Earlier
+from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prompt import Point
 from napari_medsam.segment.strokes import clicks_along, inner_clicks
 
@@ -172,7 +172,7 @@ class Clicking:
 
     def _seed(self, object_id: int, points: list[Point]) -> None:
         """Give an object its first clicks; it is not asked for yet."""
-        set_points(self._stage.document, object_id, tuple(points), Earlier())
+        set_points(self._stage.document, object_id, tuple(points), MaskBefore())
         if self.clicks is not None:
             self.show(self._stage.document[object_id])
         else:  # napari is still busy with the shape

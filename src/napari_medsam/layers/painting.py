@@ -17,7 +17,7 @@ from napari_medsam.image.field import whole_field
 from napari_medsam.layers.geometry import shared_shape
 from napari_medsam.layers.make import METADATA_KEY, add_masks
 from napari_medsam.layers.masks import MaskLayer, Stroke
-from napari_medsam.segment.engine import Earlier
+from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Painting:
             masks.choose(object_id)
         self.painted.emit(object_id)
 
-    def restore(self, object_id: int, earlier: Earlier) -> None:
+    def restore(self, object_id: int, earlier: MaskBefore) -> None:
         """Put back the mask that an object had before, predicted or painted, as one undoable step."""
         masks = self.ready()
         if earlier.painted is None:

@@ -14,7 +14,7 @@ from napari_medsam.layers.painting import Painting
 from napari_medsam.layers.preview import Preview
 from napari_medsam.layers.prompts import Changes, Drawn, PromptLayer
 from napari_medsam.layers.stage import Choices, Later, Stage
-from napari_medsam.segment.engine import Earlier
+from napari_medsam.segment.engine import MaskBefore
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -223,10 +223,10 @@ class Work(Stage):
                 continue
             if key != record.plane:
                 self.painting.erase(record)
-                self.document.update(object_id, extent=None, prediction=None, points=(), trail=())
+                self.document.update(object_id, extent=None, prediction=None, points=(), masks_before=())
                 self.clicking.take_off([object_id])
-            trail = tuple(Earlier() for _ in self.document.outdate(object_id).points)
-            self.document.update(object_id, plane=key, box=box, problem=None, trail=trail)
+            masks_before = tuple(MaskBefore() for _ in self.document.outdate(object_id).points)
+            self.document.update(object_id, plane=key, box=box, problem=None, masks_before=masks_before)
             asked.append(object_id)
         return asked
 

@@ -1,17 +1,24 @@
-"""What a click on a mask means: which region is likely wrong, and how far its correction may reach.
+"""The click protocol: which region a click says is wrong, what the decoder is shown, and how far its answer reaches.
 
 People click in the middle of what is wrong. So an error reaches about as far beyond the click as the mask's edge lies
 before it: that distance is the click's depth. A decoder is shown the mask with a disc of that size added or taken away,
 and what it answers counts near the click only: nobody wants a click to change the other end of an object.
+
+Window, Python API, training and benchmarks all ask by `click_step`: a decoder is used as it was trained.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+
+from napari_medsam.image.field import Frame
+from napari_medsam.model.frame_prompt import FramePrompt
+from napari_medsam.segment.logits import LOGITS, logit_pitch
 
 Mask = npt.NDArray[np.bool_]
 
@@ -20,6 +27,12 @@ DISC = 1.2
 
 REACH = 2.0
 """Radius within which the decoder's answer counts, in depths."""
+
+SURE = 6.0
+"""Logit of a pixel that an earlier mask covers; the opposite one outside. Decoders learn it so."""
+
+SOFT = 2
+"""Logits over which the edge of an earlier mask is softened; training varies it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,42 @@ class Correction:
         cols = np.arange(corner[1], corner[1] + shape[1])[None, :] - self.col
         near: Mask = rows**2 + cols**2 <= (depths * self.depth) ** 2
         return near
+
+
+@dataclass(frozen=True, eq=False)
+class ClickStep:
+    """One question to a decoder on the logits of a field's content: what it is shown, and what its answer may change.
+
+    before: the mask (h, w) before the newest click, None for none. correction: what that click corrects of it.
+    """
+
+    prompt: FramePrompt
+    before: Mask | None
+    correction: Correction | None
+
+    def after(self, answer: Mask) -> Mask:
+        """The mask (h, w) after the click: the answer where it counts."""
+        return answer if self.before is None else settled(self.before, answer, self.correction)
+
+
+def click_step(asked: FramePrompt, before: Mask | None, frame: Frame, soft: int | None = SOFT) -> ClickStep:
+    """What a decoder is asked: box and clicks, the newest click last, on the mask before that click.
+
+    asked: box and clicks alone. before: (h, w) on the logits of the field's content; None or empty counts as no mask.
+    soft: None does not show the mask.
+    """
+    pitch = logit_pitch(frame)
+    correction = None
+    if before is not None and len(asked.points):
+        row, col = ((asked.points[-1] + 0.5) / pitch - 0.5).tolist()
+        correction = correction_of(before, row, col, bool(asked.positive[-1]))
+    shown = None
+    if before is not None and soft is not None:
+        shown = mask_prompt(suggested(before, correction), frame, soft)
+    within = None  # without a box, parts that hold a click are looked for everywhere
+    if correction is not None and asked.box is not None:
+        within = _frame_bounds(correction, pitch)
+    return ClickStep(replace(asked, mask=shown, within=within), before, correction)
 
 
 def correction_of(mask: Mask, row: float, col: float, positive: bool) -> Correction | None:
@@ -81,3 +130,27 @@ def settled(
         return answer
     near = correction.within((mask.shape[0], mask.shape[1]), REACH, corner)
     return np.where(near, answer, mask)
+
+
+def mask_prompt(mask: Mask, frame: Frame, soft: int = SOFT) -> npt.NDArray[np.float32] | None:
+    """A mask (h, w) on the logits of a field's content as a prompt over the whole frame; None for an empty one.
+
+    SAM's mask prompts are logits of the answer before. This one is made of the mask itself, as it stands in the plane:
+    so it fits whatever field comes next, and a mask that a person painted counts as one that was predicted.
+    soft: over so many logits its edges are softened.
+    """
+    if not mask.any():
+        return None
+    side = min(LOGITS, frame.size)
+    logits = np.full((side, side), -SURE, np.float32)
+    smooth = ndimage.uniform_filter(mask.astype(np.float32), soft)
+    logits[: mask.shape[0], : mask.shape[1]] = (2 * smooth - 1) * SURE
+    return logits
+
+
+def _frame_bounds(correction: Correction, pitch: float) -> tuple[float, float, float, float]:
+    """Where in the frame a correction on logits counts, and some logits more, between which a mask's edge is drawn."""
+    reach = REACH * correction.depth + 4
+    row, col = correction.row + 0.5, correction.col + 0.5
+    r0, c0, r1, c1 = (float(edge) * pitch for edge in (row - reach, col - reach, row + reach, col + reach))
+    return r0, c0, r1, c1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -160,21 +160,6 @@ class Blend:
     def _inside(self, field: Field) -> tuple[slice, slice]:
         row, col = field.row - self.field.row, field.col - self.field.col
         return slice(row, row + field.height), slice(col, col + field.width)
-
-
-def fill(model: Model, embed: Callable[[Field], Embedding], blends: Iterable[Blend]) -> Iterator[Blend]:
-    """Decode all fields that blends await; yields a blend each time one of its fields is in.
-
-    Each field is embedded once, by ``embed(field)``, for all blends. Stop iterating to cancel; ``prediction()`` of
-    what was yielded is then the answer so far. Raises what `embed` and the decoder raise.
-    """
-    waiting = list(blends)
-    for field in dict.fromkeys(field for blend in waiting for field in blend.awaited):
-        embedding = embed(field)
-        for blend in waiting:
-            if field in blend.awaited:
-                blend.add(model, embedding)
-                yield blend
 
 
 def _holds_enough(field: Field, box: Box, side: int) -> bool:

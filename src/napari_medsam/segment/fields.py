@@ -8,8 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from napari_medsam.errors import PromptError
 from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field, whole_field
+from napari_medsam.image.plane import Plane
+
+WHOLE_UP_TO = 2**24
+"""Planes whose coarsest level has more pixels are shown whole only to a box that needs it: it takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,31 @@ class FieldPolicy:
     steps: int = 4
     snap: int = 16
     grid_room: float = 2.0
+
+
+DEFAULT_POLICY = FieldPolicy()
+
+
+def field_of(
+    choice: str | Field, box: Box, shape: tuple[int, int], policy: FieldPolicy = DEFAULT_POLICY
+) -> Field:
+    """The field that answers a box: "auto" chooses by its size, "whole" is the whole plane of `shape`.
+
+    Raises PromptError for another word.
+    """
+    if isinstance(choice, Field):
+        return choice
+    if choice == "auto":
+        return centred_field(box, shape, policy)
+    if choice != "whole":
+        raise PromptError(f"Unknown field {choice!r}. Choose 'auto', 'whole' or pass a Field.")
+    return whole_field(shape)
+
+
+def shown_whole(plane: Plane) -> bool:
+    """Whether the plane can be read whole, at its coarsest level, in a moment."""
+    height, width = plane.level_shape(len(plane.levels) - 1)
+    return height * width <= WHOLE_UP_TO
 
 
 def centred_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Field:

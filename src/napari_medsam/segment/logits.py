@@ -19,6 +19,11 @@ LOGITS = 256
 """Logits a side that SAM's decoders give, whatever the frame; a smaller frame has one for each of its pixels."""
 
 
+def logit_pitch(frame: Frame) -> float:
+    """Frame pixels from one logit to the next."""
+    return max(1.0, frame.size / LOGITS)
+
+
 def mask_from_logits(
     logits: npt.NDArray[np.float32], field: Field, frame: Frame
 ) -> tuple[int, int, npt.NDArray[np.bool_]]:
@@ -69,7 +74,7 @@ def shares_of_logits(part: npt.NDArray[np.bool_], field: Field, frame: Frame) ->
     part: the mask on the field, (height, width) of it. Returns (h, w) uint8, 255 for all of a logit, over the logits of
     the field's content. Where the content ends within a logit, the mask is taken to go on in the rest of it as it ends.
     """
-    pitch = max(1.0, frame.size / LOGITS)  # frame pixels from one logit to the next
+    pitch = logit_pitch(frame)
     height, width = (math.ceil(side / pitch) for side in frame.shape(field))
     per_row, per_col = frame.scale(field)
     reach = np.array(

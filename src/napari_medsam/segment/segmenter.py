@@ -1,8 +1,8 @@
-"""Boxes on an embedded field -> masks in the plane, and the public API on top of it."""
+"""The public API: a model and its cache answer boxes and clicks on images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,45 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
-from napari_medsam.errors import PromptError
 from napari_medsam.geometry import Box
-from napari_medsam.image.contrast import Contrast, resolve_contrast
-from napari_medsam.image.field import Field, whole_field
+from napari_medsam.image.contrast import Contrast, Window, resolve_contrast
+from napari_medsam.image.field import Field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.clicks import answer, check_learned, lone_click
-from napari_medsam.segment.detail import Blend, check_detail, detail_fields, fill
-from napari_medsam.segment.fields import FieldPolicy, centred_field
-from napari_medsam.segment.logits import mask_from_logits
-from napari_medsam.segment.prediction import Prediction as Prediction
-from napari_medsam.segment.prompt import Point, Prompt, boxes_in_plane
+from napari_medsam.segment.clicks import check_learned
+from napari_medsam.segment.detail import check_detail
+from napari_medsam.segment.engine import Answer, ClickHistory, PromptInput, answer_prompts
+from napari_medsam.segment.fields import field_of
+from napari_medsam.segment.prediction import Prediction
+from napari_medsam.segment.prompt import Prompt, boxes_in_plane
 
 if TYPE_CHECKING:
     from napari_medsam.embedding.cache import EmbeddingCache
-    from napari_medsam.model.api import Model
     from napari_medsam.model.local import MedSAM
-
-
-DEFAULT_POLICY = FieldPolicy()
-
-
-def predict(model: Model, embedding: Embedding, boxes: Sequence[Box]) -> list[Prediction]:
-    """Decode one mask for each box on an embedded field.
-
-    boxes: inside the embedding's plane, in its pixels. No boxes give an empty list. Cost grows with the boxes
-    and the size of their masks, not with the plane. Raises ModelError when the decoder fails.
-    """
-    if not boxes:
-        return []
-    field, frame = embedding.field, model.frame
-    prompts = field.to_frame(np.stack([box.array() for box in boxes]), frame)
-    decoded = model.decode(embedding.features, prompts, key=embedding.key)
-    predictions = []
-    for box, logits, iou in zip(boxes, decoded.logits, decoded.iou, strict=True):
-        row, col, mask = mask_from_logits(logits, field, frame)
-        if mask.size == 0:
-            row, col = int(box.r0), int(box.c0)
-        predictions.append(Prediction(box, row, col, mask, float(iou), embedding.key, field))
-    return predictions
 
 
 class Segmenter:
@@ -104,20 +79,8 @@ class Segmenter:
         detail: int = 1,
     ) -> list[Prediction]:
         """Like `segment`, but cropped masks with their predicted IoU. Nothing is encoded for no boxes."""
-        check_detail(detail)
-        prompts = boxes_in_plane(boxes, plane.shape)
-        regions = [field_of(field, box, plane.shape) for box in prompts]
-        laid_out = [detail_fields(box, plane.shape, detail, DEFAULT_POLICY) for box in prompts]
-        blends = {n: Blend(prompts[n], fields, plane.shape) for n, fields in enumerate(laid_out) if fields}
-        answers = self._predict_in_detail(plane, contrast, blends)
-        # Boxes that share a field share its embedding, whatever their order.
-        undivided = {number: regions[number] for number in range(len(prompts)) if number not in blends}
-        for region in dict.fromkeys(undivided.values()):
-            members = [number for number, own in undivided.items() if own == region]
-            embedding = self.embed(plane, contrast, region)
-            found = predict(self.model, embedding, [prompts[number] for number in members])
-            answers.update(zip(members, found, strict=True))
-        return [answers[number] for number in range(len(prompts))]
+        prompts = [Prompt(box) for box in boxes_in_plane(boxes, plane.shape)]
+        return self.predict_prompts(plane, prompts, contrast, field, detail)
 
     def predict_prompts(
         self,
@@ -129,84 +92,54 @@ class Segmenter:
     ) -> list[Prediction]:
         """Like `predict`, for objects described by boxes, clicks or both.
 
-        A box is decoded first, as `predict` does it, and its clicks correct that mask. Where there are clicks only,
-        "auto" looks for the field that fits what is found (`lone_click`). Raises PromptError for a prompt that says
-        nothing or leaves the plane, and for clicks where the model has not learned them.
+        A box is decoded first, as `predict` does it; each click then corrects the mask before it, in the order of the
+        prompt. Where there are clicks only, "auto" looks for the field that fits what is found. Raises PromptError for
+        a prompt that says nothing or leaves the plane, and for clicks where the model has not learned them.
         """
-        checked = [prompt.check(plane.shape) for prompt in prompts]
-        if any(prompt.points for prompt in checked):
-            check_learned(self.model)
-        boxed = [prompt.box for prompt in checked if prompt.box is not None]
-        first = iter(self.predict(plane, boxed, contrast, field, detail))
-        return [
-            self.refine(plane, prompt, contrast, field, None if prompt.box is None else next(first))
-            for prompt in checked
-        ]
+        check_detail(detail)
+        asked = [PromptInput(prompt, plane, (), field, detail) for prompt in prompts]
+        return [answer.prediction for answer in self._answers(plane, asked, contrast)]
 
-    def refine(
+    def answer(
         self,
         plane: Plane,
         prompt: Prompt,
         contrast: str | Contrast = "auto",
         field: str | Field = "auto",
-        earlier: Prediction | None = None,
-    ) -> Prediction:
-        """Correct the mask of one object by the clicks of its prompt, one after the other; without clicks it stays.
+        detail: int = 1,
+        masks_before: ClickHistory = (),
+    ) -> Answer:
+        """Answer one prompt, and tell the masks before its clicks.
 
-        earlier: the object's mask before the clicks; None has it predicted from the box, or from the first plus click.
-        For the rest see `predict_prompts`.
+        masks_before: for each click the mask before it, as far as a person painted it: `MaskBefore(painted=Patch(...))`
+        where so, `MaskBefore()` elsewhere; those of an earlier answer spare decoding them again. See `predict_prompts`.
         """
-        clicks = sorted(
-            prompt.points, key=lambda point: not point.positive
-        )  # the object first, then what it is not
-        said: tuple[Point, ...] = ()
-        if earlier is None and prompt.box is not None:
-            [earlier] = self.predict(plane, [prompt.box], contrast, field)
-        elif earlier is None:
-            said = (clicks.pop(0),)
-            earlier = self._first_click(plane, Prompt(None, said), contrast, field)
-        region = earlier.field if prompt.box is None else field_of(field, prompt.box, plane.shape)
-        for click in clicks:
-            said = (*said, click)
-            embedding = self.embed(plane, contrast, region)
-            earlier = answer(self.model, embedding, Prompt(prompt.box, said), earlier.patch)
-        return earlier
-
-    def _first_click(
-        self, plane: Plane, prompt: Prompt, contrast: str | Contrast, field: str | Field
-    ) -> Prediction:
-        def look(region: Field) -> Prediction:
-            return answer(self.model, self.embed(plane, contrast, region), prompt)
-
-        if field == "auto":
-            return lone_click(prompt, plane.shape, DEFAULT_POLICY, look)
-        return look(_as_field(field, plane.shape))
-
-    def _predict_in_detail(
-        self, plane: Plane, contrast: str | Contrast, blends: Mapping[int, Blend]
-    ) -> dict[int, Prediction]:
-        """Predictions by the number of their box."""
-        if not blends:
-            return {}
-        choice = Contrast.parse(contrast)
-        window = resolve_contrast(plane, choice)  # once, not for each of many fields
-
-        def embedded(field: Field) -> Embedding:
-            return embed(self.model, self.cache, FieldRequest(plane, choice, field, window=window))
-
-        for _ in fill(self.model, embedded, blends.values()):
-            pass
-        return {number: blend.prediction() for number, blend in blends.items()}
+        check_detail(detail)
+        [found] = self._answers(plane, [PromptInput(prompt, plane, masks_before, field, detail)], contrast)
+        return found
 
     def embed(
         self, plane: Plane, contrast: str | Contrast = "auto", field: str | Field = "whole"
     ) -> Embedding:
-        """Embed a field of a plane, from the cache where it is there."""
-        region = _as_field(field, plane.shape)
-        request = FieldRequest(plane=plane, contrast=Contrast.parse(contrast), field=region)
-        embedding = embed(self.model, self.cache, request)
-        assert embedding is not None  # only a lookup without encoding can come back empty
-        return embedding
+        """Embed a field of a plane, from the cache where it is there. field: "whole" or a Field."""
+        region = field if isinstance(field, Field) else field_of(field, Box(0, 0, *plane.shape), plane.shape)
+        return embed(self.model, self.cache, FieldRequest(plane, Contrast.parse(contrast), region))
+
+    def _answers(self, plane: Plane, asked: Sequence[PromptInput], contrast: str | Contrast) -> list[Answer]:
+        checked = [replace(one, prompt=one.prompt.check(plane.shape)) for one in asked]
+        if any(one.prompt.points for one in checked):
+            check_learned(self.model)
+        choice = Contrast.parse(contrast)
+        window: Window | None = None
+
+        def embedded(region: Field) -> Embedding:
+            nonlocal window
+            if window is None and region.kind == "grid":  # resolved once, not for each of many fields
+                window = resolve_contrast(plane, choice)
+            known = window if region.kind == "grid" else None
+            return embed(self.model, self.cache, FieldRequest(plane, choice, region, window=known))
+
+        return answer_prompts(self.model, checked, embedded)
 
 
 def load_model(
@@ -227,25 +160,3 @@ def load_model(
 
     store = EmbeddingCache() if cache == "default" else cache
     return Segmenter(build_model(name_or_path, device, backend=backend), store)
-
-
-def field_of(
-    field: str | Field, box: Box, shape: tuple[int, int], policy: FieldPolicy = DEFAULT_POLICY
-) -> Field:
-    """The field that answers a box: "auto" chooses by its size, "whole" is the whole plane of `shape`.
-
-    Raises PromptError for another word.
-    """
-    if isinstance(field, Field):
-        return field
-    if field == "auto":
-        return centred_field(box, shape, policy)
-    return _as_field(field, shape)
-
-
-def _as_field(field: str | Field, shape: tuple[int, int]) -> Field:
-    if isinstance(field, Field):
-        return field
-    if field != "whole":
-        raise PromptError(f"Unknown field {field!r}. Choose 'auto', 'whole' or pass a Field.")
-    return whole_field(shape)

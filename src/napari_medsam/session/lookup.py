@@ -16,8 +16,14 @@ from napari_medsam.geometry import Bounds, Box
 from napari_medsam.image.contrast import Contrast, Window, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.fields import FieldPolicy, grid_field, grid_side
-from napari_medsam.segment.segmenter import DEFAULT_POLICY, field_of
+from napari_medsam.segment.fields import (
+    DEFAULT_POLICY,
+    FieldPolicy,
+    field_of,
+    grid_field,
+    grid_side,
+    shown_whole,
+)
 
 if TYPE_CHECKING:
     from napari_medsam.model.api import Model
@@ -25,18 +31,15 @@ if TYPE_CHECKING:
 Seen = dict[Field, Embedding | None]
 
 REUSE_ABOVE = 2**21
-"""Planes of more pixels are not looked through anew for every prompt; see ``FieldFinder.forget``."""
+"""Planes of more pixels are not looked through anew for every prompt; see ``FieldLookup.forget``."""
 
 REMEMBERED = 256
 
 CLOSE = 0.7
 """A view that shows less than this share of the plane's longer side is closer than the whole plane."""
 
-WHOLE_UP_TO = 2**24
-"""Planes whose coarsest level has more pixels are shown whole only to a box that needs it: it takes seconds."""
 
-
-class FieldFinder:
+class FieldLookup:
     """Looks embeddings up in a cache. Thread-safe.
 
     On a small plane the pixels are read anew each time, so pixels changed in place are always seen. On a large one
@@ -52,10 +55,6 @@ class FieldFinder:
         self._small: dict[bytes, tuple[str, Window]] = {}  # raw pixels and all that shapes them -> key
         self._whole: tuple[Plane, Contrast, str, Embedding] | None = None
 
-    def wanted(self, box: Box, plane: Plane, choice: str) -> Field:
-        """The field that answers a box best; choice is "auto" or "whole"."""
-        return field_of(choice, box, plane.shape, self.policy)
-
     def best(
         self, model: Model | None, plane: Plane, contrast: Contrast, box: Box, choice: str, seen: Seen
     ) -> Embedding | None:
@@ -63,7 +62,7 @@ class FieldFinder:
 
         `seen` keeps what was looked up, found or not, for boxes that are answered together.
         """
-        return self.first(model, plane, contrast, self._candidates(box, plane, choice), seen)
+        return self.first(model, plane, contrast, self.fields_for(box, plane, choice), seen)
 
     def first(
         self, model: Model | None, plane: Plane, contrast: Contrast, fields: Iterable[Field], seen: Seen
@@ -78,6 +77,21 @@ class FieldFinder:
             if found is not None:
                 return found
         return None
+
+    def fields_for(self, box: Box, plane: Plane, choice: str) -> Iterator[Field]:
+        """The fields that could answer a box, the best first."""
+        wanted = field_of(choice, box, plane.shape, self.policy)
+        yield wanted
+        whole = whole_field(plane.shape)
+        if choice == "auto" and wanted != whole:
+            for room in (self.policy.grid_room, 2 * self.policy.grid_room):
+                field = grid_field(
+                    box, plane.shape, FieldPolicy(grid_room=room, smallest=self.policy.smallest)
+                )
+                if field != whole:
+                    yield field
+        if wanted != whole and shown_whole(plane):
+            yield whole
 
     def fields_around(
         self, clicks: Box, plane: Plane, choice: str, known: Field | None, view: Bounds | None
@@ -114,20 +128,6 @@ class FieldFinder:
             self._forgotten += 1
             self._windows.clear()
             self._whole = None
-
-    def _candidates(self, box: Box, plane: Plane, choice: str) -> Iterator[Field]:
-        wanted = self.wanted(box, plane, choice)
-        yield wanted
-        whole = whole_field(plane.shape)
-        if choice == "auto" and wanted != whole:
-            for room in (self.policy.grid_room, 2 * self.policy.grid_room):
-                field = grid_field(
-                    box, plane.shape, FieldPolicy(grid_room=room, smallest=self.policy.smallest)
-                )
-                if field != whole:
-                    yield field
-        if wanted != whole and shown_whole(plane):
-            yield whole
 
     def _look_up(self, model: Model, plane: Plane, contrast: Contrast, field: Field) -> Embedding | None:
         encoder = f"{model.encoder_hash} {model.precision}"
@@ -195,9 +195,3 @@ def _widened(box: Box, least: float) -> Box:
 def is_large(plane: Plane) -> bool:
     """Whether reading the plane for every prompt would be felt."""
     return plane.shape[0] * plane.shape[1] > REUSE_ABOVE
-
-
-def shown_whole(plane: Plane) -> bool:
-    """Whether the plane can be read whole, at its coarsest level, in a moment."""
-    height, width = plane.level_shape(len(plane.levels) - 1)
-    return height * width <= WHOLE_UP_TO

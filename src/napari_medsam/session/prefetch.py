@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from napari_medsam.geometry import Bounds
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.fields import FieldPolicy, grid_fields, grid_side
-from napari_medsam.session.lookup import shown_whole
+from napari_medsam.segment.fields import FieldPolicy, grid_fields, grid_side, shown_whole
 
 SHOWN, AHEAD, NEXT, NEXT_FIELD = 10, 20, 30, 31
 """Priorities of the encoder's queue after a waiting prompt's 0: the plane on screen, its fields under the view, whole
@@ -16,8 +16,6 @@ slices next to it, their fields under the view."""
 
 AHEAD_FIELDS, NEXT_FIELDS, WARM_FIELDS = 24, 9, 12
 """At most so many fields of the view and of a slice next to it; so many of the view are made ready for the decoder."""
-
-Bounds = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +29,7 @@ class Todo:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Prefetch:
     """Lays out what to embed. choice: "auto" or "whole", see `Settings.field`; ahead: more than the first field."""
 
     policy: FieldPolicy

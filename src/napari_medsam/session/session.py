@@ -4,16 +4,13 @@ Three threads take part. The owner's thread calls the public methods and receive
 worker loads the model and encodes. The prompt thread looks embeddings up and decodes, so a prompt on an embedded
 plane never waits for the encoder::
 
-    request() -> prompt thread: best field in the cache? -- the box's own ----------> decode -> predicted
-                                                         -- a coarser one -> decode -> predicted, and
-                                                         -- none -> the scheduler encodes the box's own field
-                                                                    -> prompt thread: decode -> predicted
+    request() -> prompt thread: is the field in the cache that the engine wants?
+                    yes -> decode -> predicted, or the next field
+                    no  -> the best one at hand -> decode -> predicted, a first answer
+                           the scheduler encodes the one wanted -> prompt thread: decode -> predicted
 
 Nothing that a worker found is used when the prompt, the model, the contrast or the plane has changed since: each
-object's newest request has a token, and only its answer is taken.
-
-An object that has clicks only says nothing of its size: it is decoded on a field that the view suggests, then on the
-field that would answer a box around what was found, until that is the one just seen.
+object's newest request has a token, and only its answer is taken. `session.answering` has the prompt thread's work.
 """
 
 from __future__ import annotations
@@ -32,31 +29,24 @@ from napari_medsam.embedding.embed import Embedding
 from napari_medsam.embedding.scheduler import EmbeddingScheduler
 from napari_medsam.errors import Cancelled, message_of
 from napari_medsam.geometry import Bounds, Box
-from napari_medsam.image.field import Field
 from napari_medsam.image.plane import Plane
 from napari_medsam.model.holder import Loader, ModelHolder, load_here
-from napari_medsam.segment.clicks import next_field, reach
-from napari_medsam.segment.detail import Blend, detail_fields
-from napari_medsam.segment.engine import Replayed, field_of_mask, replay
+from napari_medsam.segment.engine import Answer
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Prompt
-from napari_medsam.session.lookup import FieldFinder, Seen
-from napari_medsam.session.prefetch import NEXT, Outlook, Todo
-from napari_medsam.session.requests import Ask, Awaited
+from napari_medsam.session.answering import Answering
+from napari_medsam.session.lookup import FieldLookup
+from napari_medsam.session.prefetch import NEXT, Prefetch, Todo
+from napari_medsam.session.requests import Request, Requests
 from napari_medsam.session.settings import Settings
 
 if TYPE_CHECKING:
     from napari_medsam.document.objects import Document
     from napari_medsam.model.api import Model
 
-PROMPT = 0
-"""Priority of a waiting prompt in the encoder's queue; `segment.ahead` has the others."""
-
 PROMPTING_S = 1.5
 """So long after a prompt no field of another slice is begun: more prompts may come."""
 
 Post = Callable[[Callable[[], None]], None]
-Then = Callable[[Embedding], None]
 
 
 class Session:
@@ -94,7 +84,7 @@ class Session:
         self._post_raw = post
         self._closed = False
         self._generation = 1
-        self._awaited = Awaited()
+        self._requests = Requests()
         self._view: tuple[Plane, Bounds] | None = None
         self._holder = ModelHolder(
             load,
@@ -103,10 +93,19 @@ class Session:
             on_notice=self._teller(self.notice),
             progress=self._teller(self.downloading),
         )
-        self._finder = FieldFinder(self.cache)
+        self._lookup = FieldLookup(self.cache)
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="medsam-prompt")
         self._scheduler = EmbeddingScheduler(
             self._holder.get, self.cache, on_progress=self._teller(self.progress)
+        )
+        self._answering = Answering(
+            self._holder,
+            self._lookup,
+            self._scheduler,
+            self._requests,
+            self._prompts_later,
+            arrived=lambda *what: self._post(partial(self._arrived, *what)),
+            failed=lambda *what: self._post(partial(self._refused, *what)),
         )
 
     # the owner's verbs --------------------------------------------------------------------------------------
@@ -140,51 +139,50 @@ class Session:
         self._generation += 1
         self._view = None if view is None else (plane, view)
         settings, generation = self.settings, self._generation
-        outlook = Outlook(self._finder.policy, settings.field, settings.ahead)
-        screen, later = outlook.on_screen(plane, view), outlook.next_to_it(following, view)
+        prefetch = Prefetch(self._lookup.policy, settings.field, settings.ahead)
+        screen, later = prefetch.on_screen(plane, view), prefetch.next_to_it(following, view)
         for number, todo in enumerate([*screen, *later]):
             first = number == 0
             self._prompts_later(partial(self._embed_ahead, todo, settings, generation, first=first))
 
     def request(self, document: Document, object_ids: Iterable[int], plane: Plane) -> None:
         """Decode some objects of ``plane`` by box and clicks; each answer arrives as ``predicted`` or ``failed``."""
-        prompts = {number: said for number in object_ids if (said := document[number].prompt) is not None}
+        prompts = {number: prompt for number in object_ids if (prompt := document[number].prompt) is not None}
         for object_id, prompt in prompts.items():
-            self._awaited.add(document, object_id, prompt, plane)
+            self._requests.add(document, object_id, prompt, plane)
         if prompts:
             self._scheduler.defer(NEXT, PROMPTING_S)
-            self._prompts_later(partial(self._answer, plane, self.settings))
+            view = self._view[1] if self._view is not None and self._view[0] is plane else None
+            self._prompts_later(partial(self._answer, plane, self.settings, view))
 
     def peek(self, plane: Plane, box: Box, then: Callable[[Prediction | None], None]) -> None:
         """Decode a box that is still being drawn: ``then(prediction)``, for a look only. None where no field of the
         plane is embedded that could answer it, or the decoder fails."""
-        prompt, settings = Prompt(box), self.settings
+        settings = self.settings
 
         def look() -> None:
             found = None
             with suppress(Exception):  # the box itself will tell, once it is drawn
-                embedding = self._best(prompt, plane, settings, {})
-                if embedding is not None:
-                    found = replay(self._holder.get(), embedding, prompt, ()).prediction
+                found = self._answering.look(box, plane, settings)
             self._post(partial(then, found))
 
         self._prompts_later(look)
 
     def withdraw(self, document: Document, object_id: int) -> None:
         """Take back an object's request: its answer, should one arrive, is dropped."""
-        self._awaited.withdraw(document, object_id)
+        self._requests.withdraw(document, object_id)
 
     def awaited(self, document: Document) -> list[int]:
         """Return the objects of a document whose answer is still to come."""
-        return self._awaited.objects(document)
+        return self._requests.objects(document)
 
     def forget(self) -> None:
         """Pixels may have changed: read them again for the next prompt, however large the plane is."""
-        self._finder.forget()
+        self._lookup.forget()
 
     def cancel(self) -> None:
         """Drop everything queued. An encode in work ends on its own and is kept in the cache."""
-        self._awaited.clear()
+        self._requests.clear()
         self._scheduler.cancel(self._generation)  # also what has not reached the encoder's queue yet
         self._generation += 1
         self._scheduler.cancel()
@@ -205,7 +203,7 @@ class Session:
             return
         plane = todo.plane
         try:
-            request = self._finder.request(plane, settings.contrast, todo.field, todo.priority, generation)
+            request = self._lookup.request(plane, settings.contrast, todo.field, todo.priority, generation)
         except Exception as error:
             if todo.priority < NEXT:  # what is not looked at is nobody's trouble yet
                 self._shown_failed(plane, generation, error)
@@ -216,106 +214,8 @@ class Session:
         if first:
             done.add_done_callback(partial(self._on_shown, plane, generation))
 
-    def _answer(self, plane: Plane, settings: Settings) -> None:
-        """Answer each object from the best field in the cache, and have its own field encoded where that is missing."""
-        missing: dict[Field, list[Ask]] = {}
-        seen: Seen = {}
-        for ask in self._awaited.take(plane):
-            try:
-                if ask.prompt.box is None:
-                    self._begin_search(ask, settings, seen)
-                    continue
-                found = self._best(ask.prompt, plane, settings, seen)
-            except Exception as error:
-                self._fail([ask], error)
-                continue
-            box = reach(ask.prompt)
-            wanted = self._finder.wanted(box, plane, settings.field)
-            detail = 1 if ask.prompt.points else settings.detail
-            fine = detail_fields(box, plane.shape, detail, self._finder.policy)
-            sharpest = found is not None and found.field == wanted
-            if found is not None:
-                self._decode([ask], found, last=sharpest and not fine)
-            if fine:
-                self._answer_in_detail(ask, box, fine, settings)
-            elif not sharpest:
-                missing.setdefault(wanted, []).append(ask)
-        for wanted, asks in missing.items():
-            self._embed_then(asks, wanted, settings, partial(self._decode, asks))
-
-    def _answer_in_detail(self, ask: Ask, box: Box, fine: list[Field], settings: Settings) -> None:
-        blend = Blend(box, fine, ask.plane.shape)
-        for wanted in fine:
-            self._embed_then([ask], wanted, settings, partial(self._blend, ask, blend))
-
-    def _begin_search(self, ask: Ask, settings: Settings, seen: Seen) -> None:
-        """Decode an object that has clicks only on the first field at hand, else have one encoded."""
-        plane = ask.plane
-        known = field_of_mask(ask.trail[-1], plane.shape, self._finder.policy)
-        view = self._view[1] if self._view is not None and self._view[0] is plane else None
-        fields = self._finder.fields_around(reach(ask.prompt), plane, settings.field, known, view)
-        found = self._finder.first(self.model, plane, settings.contrast, fields, seen)
-        search = partial(self._search, ask, settings, ())
-        if found is not None:
-            search(found)
-        else:
-            self._embed_then([ask], fields[0], settings, search)
-
-    def _search(
-        self, ask: Ask, settings: Settings, before: tuple[Replayed, ...], embedding: Embedding
-    ) -> None:
-        """Decode clicks on one more field; the answer that the model trusts most so far is the one to show."""
-        if not self._awaited.wants(ask):
-            return
-        try:
-            found = (*before, replay(self._holder.get(), embedding, ask.prompt, ask.trail))
-        except Exception as error:
-            self._fail([ask], error)
-            return
-        seen = [one.prediction for one in found]
-        field = None
-        if settings.field != "whole":
-            field = next_field(ask.prompt, seen, ask.plane.shape, self._finder.policy)
-        best = max(found, key=lambda one: one.prediction.iou)
-        if best is found[-1] or field is None:
-            self._post(partial(self._arrived, ask, best, field is None))
-        if field is not None:
-            self._embed_then([ask], field, settings, partial(self._search, ask, settings, found))
-
-    def _embed_then(self, asks: list[Ask], wanted: Field, settings: Settings, then: Then) -> None:
-        """Have a field of their plane encoded, first in line, and go on with it on the prompt thread."""
-        try:
-            request = self._finder.request(asks[0].plane, settings.contrast, wanted, PROMPT, -1)
-        except Exception as error:
-            self._fail(asks, error)
-        else:
-            self._scheduler.submit(request).add_done_callback(partial(self._on_embedded, asks, then))
-
-    def _blend(self, ask: Ask, blend: Blend, embedding: Embedding) -> None:
-        """Blend one more field in; the last one makes the mask."""
-        if not self._awaited.wants(ask):
-            return
-        try:
-            blend.add(self._holder.get(), embedding)
-        except Exception as error:
-            self._fail([ask], error)
-            return
-        if not blend.awaited:
-            self._post(partial(self._arrived, ask, Replayed(blend.prediction(), ()), True))
-
-    def _best(self, prompt: Prompt, plane: Plane, settings: Settings, seen: Seen) -> Embedding | None:
-        return self._finder.best(self.model, plane, settings.contrast, reach(prompt), settings.field, seen)
-
-    def _decode(self, asks: list[Ask], embedding: Embedding, *, last: bool = True) -> None:
-        for ask in asks:
-            if not self._awaited.wants(ask):
-                continue
-            try:
-                found = replay(self._holder.get(), embedding, ask.prompt, ask.trail)
-            except Exception as error:
-                self._fail([ask], error)
-            else:
-                self._post(partial(self._arrived, ask, found, last))
+    def _answer(self, plane: Plane, settings: Settings, view: Bounds | None) -> None:
+        self._answering.answer(self._requests.take(plane), settings, view)
 
     def _try_load(self) -> None:
         try:
@@ -348,40 +248,30 @@ class Session:
         tell = partial(self.shown_failed.emit, plane, message_of(error, plane.name))
         self._post(partial(self._if_current, generation, tell))
 
-    def _on_embedded(self, asks: list[Ask], then: Then, done: Future[Embedding]) -> None:
-        if done.cancelled() or self._closed:
-            return
-        error = done.exception()
-        if error is not None:
-            self._fail(asks, error)
-        else:
-            self._prompts_later(partial(then, done.result()))
-
     # back in the owner's thread -----------------------------------------------------------------------------
 
-    def _arrived(self, ask: Ask, found: Replayed, last: bool) -> None:
-        """Take an answer; one that is not the last leaves the request open for the sharper mask to come."""
-        if not self._awaited.wants(ask) or ask.object_id not in ask.document:
+    def _arrived(self, request: Request, answer: Answer, last: bool) -> None:
+        """Take an answer; one that is not the last leaves the request open for the better one to come."""
+        document, object_id = request.document, request.object_id
+        if not self._requests.wants(request) or object_id not in document:
             return
         if last:
-            self.withdraw(ask.document, ask.object_id)
-        ask.document.predicted(ask.object_id, found.prediction, found.trail)
-        self.predicted.emit(ask.document, ask.object_id)
+            self.withdraw(document, object_id)
+        document.predicted(object_id, answer.prediction, answer.masks_before)
+        self.predicted.emit(document, object_id)
 
-    def _refused(self, ask: Ask, message: str) -> None:
-        if not self._awaited.wants(ask) or ask.object_id not in ask.document:
+    def _refused(self, request: Request, error: BaseException) -> None:
+        document, object_id = request.document, request.object_id
+        if not self._requests.wants(request) or object_id not in document:
             return
-        self.withdraw(ask.document, ask.object_id)
-        ask.document.update(ask.object_id, problem=message)
-        self.failed.emit(ask.document, ask.object_id, message)
+        self.withdraw(document, object_id)
+        message = message_of(error, request.plane.name)
+        document.update(object_id, problem=message)
+        self.failed.emit(document, object_id, message)
 
     def _if_current(self, generation: int, tell: Callable[[], None]) -> None:
         if generation == self._generation:
             tell()
-
-    def _fail(self, asks: Iterable[Ask], error: BaseException) -> None:
-        for ask in asks:
-            self._post(partial(self._refused, ask, message_of(error, ask.plane.name)))
 
     def _prompts_later(self, function: Callable[[], None]) -> None:
         if not self._closed:
