@@ -119,6 +119,12 @@ class TestOther:
         assert before_each(document, number) == known(FIRST, PAINTED)
 
 
+    def test_clicks_on_the_paint_itself_begin_from_it(self, document: Document) -> None:
+        number = add(document, A, B, trail=(FIRST, PAINTED), corrected=True)
+        assert set_points(document, number, (A, C, B), NOW) == Change(ask=True)
+        assert before_each(document, number) == known(FIRST, PAINTED, UNKNOWN)
+
+
 class TestFewer:
     def test_the_mask_before_a_click_comes_back_with_it(self, document: Document) -> None:
         number = add(document, A, B, trail=(FIRST, SECOND))
@@ -134,6 +140,9 @@ class TestFewer:
     def test_paint_comes_back_rather_than_an_earlier_mask(self, document: Document) -> None:
         number = add(document, A, B, C, trail=(FIRST, PAINTED, SECOND))
         assert set_points(document, number, (), NOW) == Change(restore=PAINTED)
+        older = Earlier(painted=Patch(0, 0, np.ones((3, 3), bool)))
+        twice = add(document, A, B, C, trail=(older, PAINTED, SECOND))
+        assert set_points(document, twice, (), NOW) == Change(restore=PAINTED)
 
     def test_an_object_painted_since_its_click_keeps_the_paint(self, document: Document) -> None:
         number = add(document, A, trail=(FIRST,), corrected=True)
