@@ -12,7 +12,7 @@ from napari_medsam.curation.pixels import case_pixels, contrast_record, seen_pla
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import field_window
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.policy import FieldPolicy, centred_field
+from napari_medsam.segment.fields import FieldPolicy, centred_field
 from napari_medsam.segment.prompt import Box
 
 SHAPE = (400, 400)

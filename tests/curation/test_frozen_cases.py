@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_medsam.curation.case import Case, content_hash, stored_hash, write_case
+from napari_medsam.curation.case import Case
+from napari_medsam.curation.case_files import content_hash, stored_hash, write_case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import ClassEntry, read_manifest
 from napari_medsam.curation.pixels import seen_plane

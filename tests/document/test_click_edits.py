@@ -5,36 +5,37 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_medsam.document.clicking import Change, as_it_stands, set_points
+from napari_medsam.document.click_edits import Change, as_it_stands, set_points
 from napari_medsam.document.objects import Document, Patch, PlaneKey
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import whole_field
+from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Box, Point
-from napari_medsam.segment.rounds import Earlier
+from napari_medsam.segment.prompt import Point
 
 SHAPE = (60, 60)
 PLANE = PlaneKey((None, None), (0, 1))
 BOX = Box(10, 10, 30, 30)
 A, B, C = Point(12, 12), Point(25, 25, False), Point(40, 40)
-UNKNOWN = Earlier()
+UNKNOWN = MaskBefore()
 
 
-def predicted(side: int = 20) -> Earlier:
+def predicted(side: int = 20) -> MaskBefore:
     mask = np.ones((side, side), bool)
-    return Earlier(Prediction(BOX, 10, 10, mask, 0.9, "k", whole_field(SHAPE)))
+    return MaskBefore(Prediction(BOX, 10, 10, mask, 0.9, "k", whole_field(SHAPE)))
 
 
 FIRST, SECOND, NOW = predicted(18), predicted(19), predicted(20)
-PAINTED = Earlier(NOW.prediction, Patch(5, 5, np.ones((8, 8), bool)))
+PAINTED = MaskBefore(NOW.prediction, Patch(5, 5, np.ones((8, 8), bool)))
 
 
-def known(*masks: Earlier) -> list[tuple[Prediction | None, Patch | None]]:
+def known(*masks: MaskBefore) -> list[tuple[Prediction | None, Patch | None]]:
     """What tells masks apart: they compare by identity, and ones that are not known are made anew."""
     return [(mask.prediction, mask.painted) for mask in masks]
 
 
 def before_each(document: Document, number: int) -> list[tuple[Prediction | None, Patch | None]]:
-    return known(*document[number].trail)
+    return known(*document[number].masks_before)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def document() -> Document:
 def add(
     document: Document,
     *points: Point,
-    trail: tuple[Earlier, ...] = (),
+    masks_before: tuple[MaskBefore, ...] = (),
     box: Box | None = BOX,
     corrected: bool = False,
 ) -> int:
@@ -53,7 +54,9 @@ def add(
     number = document.add(PLANE, box, 1).id
     document.predicted(number, NOW.prediction)
     before = Patch(10, 10, np.ones((20, 20), bool)) if corrected else None
-    document.update(number, points=points, trail=trail, before=before, problem="The model went away.")
+    document.update(
+        number, points=points, masks_before=masks_before, before=before, problem="The model went away."
+    )
     return number
 
 
@@ -66,7 +69,7 @@ class TestMore:
         assert document[number].problem is None
 
     def test_a_second_one_keeps_the_mask_before_the_first(self, document: Document) -> None:
-        number = add(document, A, trail=(FIRST,))
+        number = add(document, A, masks_before=(FIRST,))
         assert set_points(document, number, (A, B), NOW) == Change(ask=True)
         assert before_each(document, number) == known(FIRST, NOW)
 
@@ -76,25 +79,25 @@ class TestMore:
         assert before_each(document, number) == known(NOW, UNKNOWN)
 
     def test_what_was_painted_is_before_the_last_of_them(self, document: Document) -> None:
-        number = add(document, A, trail=(FIRST,), corrected=True)
+        number = add(document, A, masks_before=(FIRST,), corrected=True)
         assert set_points(document, number, (A, B, C), PAINTED) == Change(ask=True)
         assert before_each(document, number) == known(FIRST, PAINTED, PAINTED)
 
     def test_other_pixels_of_an_object_nobody_corrected_are_no_paint(self, document: Document) -> None:
-        number = add(document, A, trail=(FIRST,))
+        number = add(document, A, masks_before=(FIRST,))
         set_points(document, number, (B,), PAINTED)
         assert before_each(document, number) == known(FIRST)
 
 
 class TestOther:
     def test_the_same_clicks_ask_for_nothing(self, document: Document) -> None:
-        number = add(document, A, trail=(FIRST,))
+        number = add(document, A, masks_before=(FIRST,))
         assert set_points(document, number, (A,), NOW) == Change()
         assert before_each(document, number) == known(FIRST)
         assert document[number].problem is not None
 
     def test_one_that_moved_is_answered_from_the_mask_before_it(self, document: Document) -> None:
-        number = add(document, A, B, trail=(FIRST, SECOND))
+        number = add(document, A, B, masks_before=(FIRST, SECOND))
         assert set_points(document, number, (A, C), NOW) == Change(ask=True)
         assert before_each(document, number) == known(FIRST, SECOND)
         assert set_points(document, number, (B, C), NOW) == Change(ask=True)
@@ -103,59 +106,58 @@ class TestOther:
         )  # the second one's mask held for the first only
 
     def test_clicks_after_the_paint_still_refine_it_when_one_before_it_goes(self, document: Document) -> None:
-        number = add(document, A, B, C, trail=(FIRST, PAINTED, SECOND), corrected=True)
+        number = add(document, A, B, C, masks_before=(FIRST, PAINTED, SECOND), corrected=True)
         assert set_points(document, number, (B, C), NOW) == Change(ask=True)
         assert before_each(document, number) == known(PAINTED, UNKNOWN)
 
     def test_and_when_one_before_it_moved(self, document: Document) -> None:
-        number = add(document, A, B, C, trail=(FIRST, SECOND, PAINTED), corrected=True)
+        number = add(document, A, B, C, masks_before=(FIRST, SECOND, PAINTED), corrected=True)
         assert set_points(document, number, (C, B, C), NOW) == Change(ask=True)
         assert before_each(document, number) == known(FIRST, UNKNOWN, PAINTED)
 
     def test_the_latest_paint_holds(self, document: Document) -> None:
-        other = Earlier(painted=Patch(0, 0, np.ones((3, 3), bool)))
-        number = add(document, A, B, C, trail=(FIRST, other, PAINTED), corrected=True)
+        other = MaskBefore(painted=Patch(0, 0, np.ones((3, 3), bool)))
+        number = add(document, A, B, C, masks_before=(FIRST, other, PAINTED), corrected=True)
         set_points(document, number, (B, C), NOW)
         assert before_each(document, number) == known(FIRST, PAINTED)
 
-
     def test_clicks_on_the_paint_itself_begin_from_it(self, document: Document) -> None:
-        number = add(document, A, B, trail=(FIRST, PAINTED), corrected=True)
+        number = add(document, A, B, masks_before=(FIRST, PAINTED), corrected=True)
         assert set_points(document, number, (A, C, B), NOW) == Change(ask=True)
         assert before_each(document, number) == known(FIRST, PAINTED, UNKNOWN)
 
 
 class TestFewer:
     def test_the_mask_before_a_click_comes_back_with_it(self, document: Document) -> None:
-        number = add(document, A, B, trail=(FIRST, SECOND))
+        number = add(document, A, B, masks_before=(FIRST, SECOND))
         assert set_points(document, number, (A,), NOW).restore is SECOND
         assert (document[number].points, before_each(document, number)) == ((A,), known(FIRST))
         assert set_points(document, number, (), NOW) == Change(restore=FIRST)
-        assert (document[number].points, document[number].trail) == ((), ())
+        assert (document[number].points, document[number].masks_before) == ((), ())
 
     def test_of_several_the_mask_before_the_first_that_went(self, document: Document) -> None:
-        number = add(document, A, B, C, trail=(FIRST, SECOND, NOW))
+        number = add(document, A, B, C, masks_before=(FIRST, SECOND, NOW))
         assert set_points(document, number, (A,), NOW).restore is SECOND
 
     def test_paint_comes_back_rather_than_an_earlier_mask(self, document: Document) -> None:
-        number = add(document, A, B, C, trail=(FIRST, PAINTED, SECOND))
+        number = add(document, A, B, C, masks_before=(FIRST, PAINTED, SECOND))
         assert set_points(document, number, (), NOW) == Change(restore=PAINTED)
-        older = Earlier(painted=Patch(0, 0, np.ones((3, 3), bool)))
-        twice = add(document, A, B, C, trail=(older, PAINTED, SECOND))
+        older = MaskBefore(painted=Patch(0, 0, np.ones((3, 3), bool)))
+        twice = add(document, A, B, C, masks_before=(older, PAINTED, SECOND))
         assert set_points(document, twice, (), NOW) == Change(restore=PAINTED)
 
     def test_an_object_painted_since_its_click_keeps_the_paint(self, document: Document) -> None:
-        number = add(document, A, trail=(FIRST,), corrected=True)
+        number = add(document, A, masks_before=(FIRST,), corrected=True)
         assert set_points(document, number, (), PAINTED) == Change(kept=True)
 
     def test_where_no_mask_is_known_it_is_asked_for(self, document: Document) -> None:
-        number = add(document, A, trail=(UNKNOWN,))
+        number = add(document, A, masks_before=(UNKNOWN,))
         assert set_points(document, number, (), NOW) == Change(ask=True)
 
     def test_an_object_of_clicks_alone_goes_with_the_last(self, document: Document) -> None:
-        number = add(document, A, trail=(UNKNOWN,), box=None)
+        number = add(document, A, masks_before=(UNKNOWN,), box=None)
         assert set_points(document, number, (), NOW) == Change(gone=True)
-        again = add(document, A, B, trail=(UNKNOWN, UNKNOWN), box=None)
+        again = add(document, A, B, masks_before=(UNKNOWN, UNKNOWN), box=None)
         assert set_points(document, again, (A,), NOW) == Change(ask=True)
 
 
@@ -163,7 +165,7 @@ class TestAsItStands:
     """The labels around an object, read as the window reads them."""
 
     @staticmethod
-    def standing(document: Document, labels: np.ndarray) -> Earlier:
+    def standing(document: Document, labels: np.ndarray) -> MaskBefore:
         record = document[add(document)]
         document.update(record.id, extent=(5, 5, 45, 45))
 

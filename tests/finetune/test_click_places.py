@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from napari_medsam.embedding.embed import Embedding
-from napari_medsam.finetune.clicks import Click
-from napari_medsam.finetune.rounds import click_arrays
+from napari_medsam.finetune.simulated_clicks import Click
+from napari_medsam.finetune.simulated_user import click_arrays
 from napari_medsam.image.contrast import Window
 from napari_medsam.image.field import Frame, whole_field
 from napari_medsam.image.plane import Plane

@@ -13,9 +13,9 @@ import torch
 
 from napari_medsam.finetune.checkpoint import load_checkpoint, run_identity
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.follow import RunView, follow
-from napari_medsam.finetune.process import runs_folder, unfinished_runs
 from napari_medsam.finetune.request import request_of
+from napari_medsam.finetune.run import runs_folder, unfinished_runs
+from napari_medsam.finetune.run_state import RunView, follow
 from napari_medsam.finetune.verdict_text import decision_of, rows_of, sentence_of
 
 FROZEN = Path(__file__).parents[1] / "fixtures" / "v1"

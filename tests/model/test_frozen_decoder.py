@@ -11,7 +11,7 @@ import torch
 from napari_medsam.errors import CheckpointError
 from napari_medsam.model.decoder_file import is_decoder, read_decoder, read_info, rewrite_info
 from napari_medsam.model.library import decoder_path, find_own, own_decoders
-from napari_medsam.model.registry import find_model
+from napari_medsam.model.names import find_model
 
 FROZEN = Path(__file__).parents[1] / "fixtures" / "v1" / "decoder.safetensors"
 ENCODER = "79d8" * 16

@@ -10,8 +10,8 @@ from typing import TypeVar
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_medsam.journal.recovery import prune
 from napari_medsam.folders import journal_folder
+from napari_medsam.journal.recovery import prune
 from napari_medsam.ui.qt.bridge import MainThread
 
 Result = TypeVar("Result")

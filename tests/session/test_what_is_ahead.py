@@ -10,7 +10,8 @@ import pytest
 
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.ahead import (
+from napari_medsam.segment.fields import FieldPolicy
+from napari_medsam.session.prefetch import (
     AHEAD,
     AHEAD_FIELDS,
     NEXT,
@@ -18,13 +19,12 @@ from napari_medsam.segment.ahead import (
     NEXT_FIELDS,
     SHOWN,
     WARM_FIELDS,
-    Outlook,
+    Prefetch,
 )
-from napari_medsam.segment.policy import FieldPolicy
 
 SHAPE = (600, 900)
 VIEW = (300, 500, 350, 620)  # its longer side is 120: fields of 64
-OUTLOOK = Outlook(FieldPolicy())
+OUTLOOK = Prefetch(FieldPolicy())
 
 
 def make_plane(shape: tuple[int, int] = SHAPE) -> Plane:
@@ -96,10 +96,10 @@ class TestOnScreen:
         ]
 
     def test_no_fields_where_they_are_not_wanted(self) -> None:
-        for outlook in (Outlook(FieldPolicy(), "whole"), Outlook(FieldPolicy(), ahead=False)):
+        for outlook in (Prefetch(FieldPolicy(), "whole"), Prefetch(FieldPolicy(), ahead=False)):
             assert [todo.field for todo in outlook.on_screen(make_plane(), VIEW)] == [whole_field(SHAPE)]
-        assert Outlook(FieldPolicy(), ahead=False).on_screen(huge_plane(), VIEW) == []
-        assert len(Outlook(FieldPolicy(), "whole").on_screen(huge_plane(), VIEW)) == 1
+        assert Prefetch(FieldPolicy(), ahead=False).on_screen(huge_plane(), VIEW) == []
+        assert len(Prefetch(FieldPolicy(), "whole").on_screen(huge_plane(), VIEW)) == 1
 
 
 class TestNextToIt:
@@ -127,6 +127,6 @@ class TestNextToIt:
         assert {todo.priority for todo in found} == {NEXT_FIELD}
 
     def test_less_where_less_is_wanted(self) -> None:
-        assert Outlook(FieldPolicy(), ahead=False).next_to_it([make_plane()], VIEW) == []
-        [only] = Outlook(FieldPolicy(), "whole").next_to_it([make_plane()], VIEW)
+        assert Prefetch(FieldPolicy(), ahead=False).next_to_it([make_plane()], VIEW) == []
+        [only] = Prefetch(FieldPolicy(), "whole").next_to_it([make_plane()], VIEW)
         assert only.field == whole_field(SHAPE)

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_medsam.document.journal_format import Outline
-from napari_medsam.document.leftover import Leftover, Recovered, find_leftovers
 from napari_medsam.document.objects import ObjectClass, ObjectRecord, PlaneKey
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field
 from napari_medsam.image.identity import ImageIdentity, identify
+from napari_medsam.journal.format import Outline
+from napari_medsam.journal.recovery import Leftover, Recovered, find_leftovers
 from napari_medsam.segment.prediction import Prediction
-from napari_medsam.segment.prompt import Box, Point
+from napari_medsam.segment.prompt import Point
 
 FROZEN = Path(__file__).parents[1] / "fixtures" / "v1"
 SHAPE = (2, 3, 40, 50)
@@ -137,7 +138,7 @@ def test_the_masks_before_a_correction(found: Recovered) -> None:
 
 
 def test_the_masks_before_each_click(found: Recovered) -> None:
-    first, second = one(found, 3).trail
+    first, second = one(found, 3).masks_before
     check_prediction(first.prediction, (8, 2, 10, 10), 0.25, CENTRED)
     assert first.painted is None
     assert second.prediction is not None
@@ -146,7 +147,7 @@ def test_the_masks_before_each_click(found: Recovered) -> None:
     assert second.painted is not None
     assert (second.painted.row, second.painted.col) == (10, 4)
     assert np.array_equal(second.painted.mask, np.eye(6, dtype=bool))
-    [before] = one(found, 8).trail
+    [before] = one(found, 8).masks_before
     assert (before.prediction, before.painted) == (None, None)
 
 
