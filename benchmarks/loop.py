@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -32,9 +32,10 @@ from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.events import Event, kind_of
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
-from napari_medsam.finetune.verdict import Contender, judge
+from napari_medsam.finetune.verdict import Candidate, judge
 from napari_medsam.model.decoder_file import read_info
 from napari_medsam.model.local import MedSAM, build_model, load_decoder
 
@@ -102,12 +103,13 @@ def run_protocol(protocol: Protocol, data: Path, seed: int, work: Path, cache: E
     request = TrainingRequest(dataset.path, "decoder", BASE, BASE, config=config, split=table, output=output)
     clock = Clock()
     train(request, folder / "run", clock, cache=cache)
-    verdict: Any = read_info(output).verdict
-    mean = verdict["mean"]
+    verdict = read_info(output).verdict
+    assert verdict is not None
+    mean = verdict.mean
     return Outcome(
-        mean["released"]["dsc"],
-        mean["new"]["dsc"],
-        verdict["decision"],
+        mean["released"].dsc,
+        mean["new"].dsc,
+        verdict.decision,
         clock.spent["training"],
         clock.spent["embedding"],
     )
@@ -120,10 +122,10 @@ class Clock:
         self.spent = {"training": 0.0, "embedding": 0.0}
         self._last = time.monotonic()
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         now = time.monotonic()
-        if event["kind"] in self.spent:
-            self.spent[event["kind"]] += now - self._last
+        if (kind := kind_of(event)) in self.spent:
+            self.spent[kind] += now - self._last
         self._last = now
 
 
@@ -293,21 +295,21 @@ def _rounds_of(
             tuned = load_decoder(model, output)
             spent += time.monotonic() - began
         coming = [(path.stem, case_of(name, path)) for path in queue[corrected : corrected + NEXT_CASES]]
-        contenders = {
-            "released": Contender("released", model, config.detail),
-            "new": Contender("retrained", tuned, config.detail),
+        candidates = {
+            "released": Candidate("released", model, config.detail),
+            "new": Candidate("retrained", tuned, config.detail),
         }
-        judged = list(judge(contenders, coming, cache, seed))
+        judged = list(judge(candidates, coming, cache, seed))
         yield {
             "set": name,
             "seed": seed,
             "corrected": corrected,
             "seconds": round(spent, 1),
             **{
-                role: round(float(np.mean([one.scores[role]["dsc"] for one in judged])), 4)
-                for role in contenders
+                role: round(float(np.mean([one.scores[role].dsc for one in judged])), 4)
+                for role in candidates
             },
-            **{f"repaint {role}": _repaint(judged, role) for role in contenders},
+            **{f"repaint {role}": _repaint(judged, role) for role in candidates},
         }
 
 

@@ -125,8 +125,9 @@ def _retrained(
         output=folder / "decoder.safetensors",
     )
     train(request, folder / "run", lambda _: None, cache=cache)
-    verdict: Any = read_info(folder / "decoder.safetensors").verdict
-    return verdict["mean"]["released"]["dsc"], verdict["mean"]["new"]["dsc"]
+    verdict = read_info(folder / "decoder.safetensors").verdict
+    assert verdict is not None
+    return verdict.mean["released"].dsc, verdict.mean["new"].dsc
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -4,63 +4,50 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from napari_medsam.evaluate.verdict import CaseScores, ClassScores, Difference, Scores, Verdict
+from napari_medsam.finetune.events import DatasetRead, Done, Embedded, Event, Failed, Stopped, Trained
 from napari_medsam.finetune.request import TrainingRequest, write_request
 from napari_medsam.model.decoder_file import HEADER, VERSION, DecoderInfo
 from napari_medsam.model.library import decoder_path
+from napari_medsam.records import plain
 
-Event = dict[str, Any]
-
-DATASET: Event = {
-    "kind": "dataset", "cases": 9, "objects": 31, "by": "group", "device": "cpu",
-    "split": {"train": ["a", "b", "c", "d", "e"], "val": ["f"], "test": ["g", "h", "i"]},
-}  # fmt: skip
+DATASET = DatasetRead(
+    9, 31, {"train": ("a", "b", "c", "d", "e"), "val": ("f",), "test": ("g", "h", "i")}, "group", "cpu"
+)
 
 
-def embedding(done: int, of: int = 12) -> Event:
-    return {"kind": "embedding", "done": done, "of": of, "made": done, "left": 3.0 * (of - done)}
+def embedding(done: int, of: int = 12) -> Embedded:
+    return Embedded(done, of, made=done, left=3.0 * (of - done))
 
 
-def training(epoch: int, loss: float, validation: float | None, *, ended: bool = True) -> Event:
-    return {
-        "kind": "training", "epoch": epoch, "epochs": 4, "samples": 20 if ended else 8, "of": 20, "loss": loss,
-        "validation": validation, "best": epoch, "seconds": 2.0 * epoch, "left": 200.0, "ended": ended,
-    }  # fmt: skip
+def training(epoch: int, loss: float, validation: float | None, *, ended: bool = True) -> Trained:
+    samples = 20 if ended else 8
+    return Trained(epoch, 4, samples, 20, loss, validation, epoch, 2.0 * epoch, 200.0, ended)
 
 
-def scores(new: float, current: float) -> dict[str, dict[str, float]]:
-    return {
-        "new": {"dsc": new, "nsd": new + 0.05},
-        "current": {"dsc": current, "nsd": current + 0.05},
-        "released": {"dsc": 0.5, "nsd": 0.55},
-    }
+def scores(new: float, current: float) -> dict[str, Scores]:
+    means = {"new": new, "current": current, "released": 0.5}
+    return {role: Scores(dsc, dsc + 0.05) for role, dsc in means.items()}
 
 
-def verdict(decision: str, name: str = "mine", current: str = "lite-medsam") -> dict[str, Any]:
-    return {
-        "decision": decision, "reason": "Because of the figures.", "new": name, "current": current,
-        "released": "lite-medsam", "objects": 14, "cases": 3, "by": "group", "mean": scores(0.9, 0.8),
-        "difference": {"dsc": 0.1, "low": 0.04, "high": 0.15, "level": 0.95, "over": "groups"},
-        "classes": [{"class": "cell", "objects": 14, **scores(0.9, 0.8)}],
-        "table": [
-            {"case": "worst", "objects": 4, **scores(0.7, 0.75)}, {"case": "g", "objects": 10, **scores(0.95, 0.8)},
-        ],
-        "pictures": ["worst_1.png", "../../worst_2.png"],
-    }  # fmt: skip
+def verdict(decision: str, name: str = "mine", current: str = "lite-medsam") -> Verdict:
+    return Verdict(
+        name, current, "lite-medsam", "group", 14, 3, 2.0, Difference(0.1, 0.04, 0.15, 0.95, "groups"), decision,
+        "Because of the figures.", scores(0.9, 0.8), (ClassScores("cell", 14, **scores(0.9, 0.8)),),
+        (CaseScores("worst", 4, **scores(0.7, 0.75)), CaseScores("g", 10, **scores(0.95, 0.8))),
+        ("worst_1.png", "../../worst_2.png"),
+    )  # fmt: skip
 
 
-def done(decision: str, name: str = "mine") -> Event:
-    return {
-        "kind": "done", "decoder": str(decoder_path(name)), "name": name, "adopted": decision == "adopt",
-        "verdict": verdict(decision, name),
-    }  # fmt: skip
+def done(decision: str, name: str = "mine") -> Done:
+    return Done(decoder_path(name), name, decision == "adopt", verdict(decision, name))
 
 
 def write_fake_decoder(name: str, **more: Any) -> Path:
@@ -68,7 +55,7 @@ def write_fake_decoder(name: str, **more: Any) -> Path:
     path = decoder_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     info = DecoderInfo(name, "lite-medsam", "e" * 64, "d" * 64, "2026-01-01", **more)
-    header = json.dumps({"version": VERSION, **asdict(info)})
+    header = json.dumps({"version": VERSION, **plain(info)})
     save_file({"mask_decoder.x": np.zeros(1, np.float32)}, path, metadata={HEADER: header})
     return path
 
@@ -76,9 +63,7 @@ def write_fake_decoder(name: str, **more: Any) -> Path:
 class FakeProcess:
     """What `TrainingProcess` offers. `say` plays events from a thread of its own, as the real reader does."""
 
-    def __init__(
-        self, request: TrainingRequest, folder: Path, on_event: Callable[[Mapping[str, Any]], None]
-    ) -> None:
+    def __init__(self, request: TrainingRequest, folder: Path, on_event: Callable[[Event], None]) -> None:
         write_request(folder, request)
         self.request, self.folder, self._on_event = request, folder, on_event
         self.alive, self.stopped, self.closed = True, False, False
@@ -91,7 +76,7 @@ class FakeProcess:
         thread = threading.Thread(target=play)
         thread.start()
         thread.join()
-        if events[-1]["kind"] in ("done", "stopped", "failed"):
+        if isinstance(events[-1], Done | Stopped | Failed):
             (self.folder / "ended.json").write_text("{}")
             self.alive = False
 

@@ -40,7 +40,7 @@ from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.samples import moved_box
 from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field, Frame
-from napari_medsam.model.decoder_file import SUFFIX, DecoderInfo, write_decoder
+from napari_medsam.model.decoder_file import SUFFIX, CurvePoint, DecoderInfo, write_decoder
 from napari_medsam.model.networks.decoder import SamDecoder
 from napari_medsam.model.networks.weights import build_decoder, decoder_state, state_hash
 from napari_medsam.model.runtime.memory import keep_freed_memory
@@ -327,13 +327,13 @@ def _file(job: Job, now: Fit, world: int) -> None:
     )
 
 
-def _curve(losses: Sequence[tuple[int, float]]) -> Iterator[dict[str, float | int | None]]:
+def _curve(losses: Sequence[tuple[int, float]]) -> Iterator[CurvePoint]:
     """The mean loss of each epoch, as decoder files keep it."""
     by_epoch: dict[int, list[float]] = {}
     for epoch, loss in losses:
         by_epoch.setdefault(epoch, []).append(loss)
     for epoch, found in by_epoch.items():
-        yield {"epoch": epoch, "loss": float(np.mean(found)), "validation": None}
+        yield CurvePoint(epoch, float(np.mean(found)))
 
 
 def _translated(error: RuntimeError, fabric: Fabric, job: Job) -> ModelError:

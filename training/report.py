@@ -40,8 +40,8 @@ from tasks import UNET, Comparison, present, read_comparison
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.errors import CaseError, MedSAMError
 from napari_medsam.files import replacing
-from napari_medsam.finetune.candidates import contenders_of
-from napari_medsam.finetune.verdict import TOLERANCE, Contender
+from napari_medsam.finetune.candidates import candidates_of
+from napari_medsam.finetune.verdict import TOLERANCE, Candidate
 from napari_medsam.model.decoder_file import read_info
 from napari_medsam.model.names import find_model
 
@@ -67,16 +67,16 @@ class Findings:
 
 def find(
     comparison: Comparison,
-    contenders: Mapping[str, Contender],
+    candidates: Mapping[str, Candidate],
     cache: EmbeddingCache | None,
     missing: tuple[str, ...] = (),
     paper: tuple[PaperFigure, ...] = (),
 ) -> Findings:
-    """Score all tasks. contenders: by the models' titles. Raises MedSAMError."""
+    """Score all tasks. candidates: by the models' titles. Raises MedSAMError."""
     cases, lesions, pictures = [], [], {}
     for task in comparison.tasks:
         count = 0
-        for scored in score_task(task, comparison, contenders, cache):
+        for scored in score_task(task, comparison, candidates, cache):
             cases += scored.cases
             lesions += scored.lesions
             count += 1
@@ -109,9 +109,9 @@ def make(path: Path, folder: Path, paper: Path, title: str, public: Path | None 
         print(line, file=sys.stderr)
     names = {task.name for task in comparison.tasks}
     stated = tuple(one for one in read_paper(paper) if one.task in names)
-    found = contenders_of([model.source for model in comparison.models], comparison.device)
-    contenders = {model.title: found[model.source] for model in comparison.models}
-    findings = find(comparison, contenders, EmbeddingCache(), missing, stated)
+    found = candidates_of([model.source for model in comparison.models], comparison.device)
+    candidates = {model.title: found[model.source] for model in comparison.models}
+    findings = find(comparison, candidates, EmbeddingCache(), missing, stated)
     print(f"written: {write_report(findings, folder, title)}")
     if public is not None:
         print(f"written: {write_report(findings, public, title, pictures=False)}")
@@ -226,7 +226,7 @@ def _about(source: str) -> dict[str, Any] | None:
     if spec.decoder is None:
         return None
     info = read_info(spec.decoder)
-    return {"curve": info.curve, "config": info.config}
+    return {"curve": [vars(point) for point in info.curve], "config": info.config}
 
 
 def _template() -> jinja2.Template:

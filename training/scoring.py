@@ -24,7 +24,7 @@ from napari_medsam.errors import CaseError
 from napari_medsam.evaluate.measure import Burden, measure
 from napari_medsam.evaluate.metrics import dice_coefficient, normalized_surface_distance, nsd_tolerance
 from napari_medsam.finetune.pictures import TRUTH, around, contoured
-from napari_medsam.finetune.verdict import TOLERANCE, Contender, Judged, judge
+from napari_medsam.finetune.verdict import TOLERANCE, Candidate, Judged, judge
 from napari_medsam.geometry import bbox_of
 
 Row = dict[str, Any]
@@ -42,9 +42,9 @@ class ScoredCase:
 
 
 def score_task(
-    task: Task, comparison: Comparison, contenders: Mapping[str, Contender], cache: EmbeddingCache | None
+    task: Task, comparison: Comparison, candidates: Mapping[str, Candidate], cache: EmbeddingCache | None
 ) -> Iterator[ScoredCase]:
-    """Score the test cases of a task. contenders: by the models' titles.
+    """Score the test cases of a task. candidates: by the models' titles.
 
     Raises CaseError when there are no test cases, and what reading, embedding and decoding raise.
     """
@@ -58,8 +58,8 @@ def score_task(
     several = len(dataset.classes) > 1
     for stem in stems:
         case = dataset.read(stem, predictions=False)
-        judged = list(judge(contenders, [(stem, case)], cache, comparison.seed, every=True))
-        yield score_case(task, stem, case, judged, tuple(contenders), specialist, several)
+        judged = list(judge(candidates, [(stem, case)], cache, comparison.seed, every=True))
+        yield score_case(task, stem, case, judged, tuple(candidates), specialist, several)
 
 
 def score_case(

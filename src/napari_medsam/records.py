@@ -2,7 +2,7 @@
 
 What a file or another process says is read by the types of a dataclass: whole numbers are no booleans, text is no
 number, and numbers are finite. Keys that a dataclass does not have are ignored. A field whose name is a Python keyword
-carries an underscore at its end, which the JSON key lacks.
+carries an underscore at its end, which the JSON key lacks; a field with the metadata "alias" has that key in JSON.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _plain_record(value: Any, name: str) -> dict[str, Any]:
 
 
 def _key(field: Field[Any]) -> str:
-    return field.name.rstrip("_")
+    return str(field.metadata.get("alias", field.name.rstrip("_")))
 
 
 @cache

@@ -82,7 +82,7 @@ def test_finetune_then_evaluate(folder: Path, capsys: pytest.CaptureFixture[str]
         (row,) = csv.DictReader(file)
     assert row["case"] == info.cases["test"][0]
     assert info.verdict is not None
-    assert float(row["dsc"]) == pytest.approx(info.verdict["mean"]["new"]["dsc"])
+    assert float(row["dsc"]) == pytest.approx(info.verdict.mean["new"].dsc)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from napari_medsam.finetune.request import TrainingRequest, at_work, is_at_work,
         ("dice", -1), ("cross_entropy", float("nan")), ("jitter", (0.2, 0.1)), ("jitter", (0.1,)),
         ("views", 9), ("views", 0), ("detail", 33), ("detail", 2.0), ("shares", ()), ("shares", (0.0,)),
         ("patience", 0), ("seed", -1), ("schedule", "linear"), ("jitter_px", (20, 0)), ("jitter_px", (-1, 3)),
-        ("hold", -0.1),
+        ("keep_base", -0.1),
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:

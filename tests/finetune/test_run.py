@@ -19,6 +19,8 @@ import pytest
 from finetune_fakes import write_discs
 
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.events import Event as TypedEvent
+from napari_medsam.finetune.events import to_line
 from napari_medsam.finetune.request import TrainingRequest, is_at_work, request_of, write_request
 from napari_medsam.finetune.run import (
     ENDED_NAME,
@@ -43,9 +45,9 @@ class Listener:
         self.events: list[Event] = []
         self._news = threading.Condition()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: TypedEvent) -> None:
         with self._news:
-            self.events.append(event)
+            self.events.append(json.loads(to_line(event)))
             self._news.notify_all()
 
     def wait_for(self, wanted: Callable[[Event], bool]) -> Event:
@@ -225,7 +227,7 @@ def test_a_listener_may_close_and_a_folder_may_be_gone(start: Start, request_: T
     closed = threading.Event()
     told = Listener()
 
-    def close(event: Event) -> None:
+    def close(event: TypedEvent) -> None:
         told(event)
         started.wait(PATIENCE_S)
         process.close()

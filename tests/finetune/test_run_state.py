@@ -14,17 +14,20 @@ from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.summary import look_at
 from napari_medsam.errors import CaseError
-from napari_medsam.finetune.run_state import Point, RunView, follow, time_left
+from napari_medsam.evaluate.verdict import Verdict
+from napari_medsam.finetune.events import Event, Failed, JudgedSoFar, Stopped
+from napari_medsam.finetune.run_state import RunState, follow, time_left
 from napari_medsam.finetune.verdict_text import HEADING, decision_of, rows_of, sentence_of
+from napari_medsam.model.decoder_file import CurvePoint
 
 
-def after(*events: dict[str, object]) -> RunView:
-    return reduce(follow, events, RunView("mine"))
+def after(*events: Event) -> RunState:
+    return reduce(follow, events, RunState("mine"))
 
 
 class TestFollow:
     def test_a_run_from_start_to_verdict(self) -> None:
-        assert RunView().line.startswith("Starting")
+        assert RunState().line.startswith("Starting")
         view = after(DATASET)
         assert (view.cases, view.objects, view.device) == (9, 31, "cpu")
         assert view.split == {"train": 5, "val": 1, "test": 3}
@@ -33,13 +36,13 @@ class TestFollow:
         view = after(DATASET, training(1, 0.8, 0.6), training(2, 0.5, None, ended=False))
         assert (view.done, view.of) == (28, 80)
         assert view.line == "Training: epoch 2 of 4, best 2, 3 min left"
-        assert view.curve == (Point(1, 0.8, 0.6),)
-        view = follow(view, {"kind": "judging", "done": 3, "of": 14, "left": None})
+        assert view.curve == (CurvePoint(1, 0.8, 0.6),)
+        view = follow(view, JudgedSoFar(3, 14, None))
         assert view.line == "Judging on held-out cases: 3 of 14 objects"
         view = follow(view, done("adopt"))
         assert (view.state, view.adopted, view.ended, view.name) == ("done", True, True, "mine")
         assert view.line == "mine is adopted. Because of the figures."
-        assert view.curve == (Point(1, 0.8, 0.6),)
+        assert view.curve == (CurvePoint(1, 0.8, 0.6),)
 
     def test_one_that_is_kept_aside_says_why(self) -> None:
         assert after(done("keep")).line == "mine is kept aside. Because of the figures."
@@ -51,23 +54,17 @@ class TestFollow:
             training(1, 0.8, None),
             training(2, 0.7, None, ended=False),
         ]
-        assert after(*events).curve == (Point(1, 0.8, None),)
+        assert after(*events).curve == (CurvePoint(1, 0.8, None),)
 
     def test_nothing_changes_after_the_end(self) -> None:
-        ended = after({"kind": "failed", "message": "no memory"})
+        ended = after(Failed("no memory"))
         assert (ended.state, ended.line) == ("failed", "no memory")
         assert follow(ended, training(1, 0.5, 0.5)) is ended
 
     def test_stopped_with_and_without_a_decoder(self) -> None:
-        stopped = {"kind": "stopped", "name": "mine 2", "message": "Stopped."}
-        assert after({**stopped, "decoder": None}).decoder is None
-        view = after({**stopped, "decoder": "/x/mine 2.safetensors"})
+        assert after(Stopped(None, "mine 2", "Stopped.")).decoder is None
+        view = after(Stopped(Path("/x/mine 2.safetensors"), "mine 2", "Stopped."))
         assert (view.decoder, view.name) == (Path("/x/mine 2.safetensors"), "mine 2")
-
-    def test_an_event_nobody_knows_changes_nothing(self) -> None:
-        view = RunView()
-        assert follow(view, {"kind": "sing"}) is view
-        assert follow(view, {}) is view
 
     @pytest.mark.parametrize(
         ("seconds", "text"), [(None, ""), (0.2, ", 1 s left"), (89.4, ", 89 s left"), (150, ", 2 min left")]
@@ -149,9 +146,9 @@ class TestVerdict:
         )
 
     def test_one_that_cannot_tell_has_no_difference(self) -> None:
-        found = {"decision": "unsure", "reason": "Too few.", "objects": 0, "cases": 0, "mean": {}}
+        found = Verdict(decision="unsure", reason="Too few.")
         assert sentence_of(found) == "Cannot tell. Too few."
         assert rows_of(found) == [("All", "0", "", "", "", "", "", "")]
 
     def test_none(self) -> None:
-        assert decision_of(None) == decision_of({}) == "Not judged"
+        assert decision_of(None) == decision_of(Verdict()) == "Not judged"

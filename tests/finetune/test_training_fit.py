@@ -96,7 +96,7 @@ def test_held_it_stays_near_what_the_first_decoder_answered(
     for hold in (0.0, 1.0, 10.0):
         decoder = seeded_decoder(dim=64)
         decoder.load_state_dict(taught.best_state)
-        fit = Fit(decoder, moved, [], features, FRAME, replace(QUICK, epochs=4, hold=hold))
+        fit = Fit(decoder, moved, [], features, FRAME, replace(QUICK, epochs=4, keep_base=hold))
         before = [fit._predicted(sample) for sample in moved]
         list(fit.run())
         after = [fit._predicted(sample) for sample in moved]
@@ -125,7 +125,7 @@ def test_equal_seeds_give_equal_decoders_and_another_does_not(make: Make) -> Non
 
 @pytest.mark.parametrize("hold", [0.0, 1.0])
 def test_interrupted_and_resumed_is_as_never_interrupted(make: Make, tmp_path: Path, hold: float) -> None:
-    config = replace(QUICK, batch=1, shares=(0.5, 1.0), hold=hold)
+    config = replace(QUICK, batch=1, shares=(0.5, 1.0), keep_base=hold)
     whole = make(config)
     wanted = finished(whole)
     broken = make(config)

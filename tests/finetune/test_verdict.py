@@ -12,11 +12,12 @@ from finetune_fakes import MemoryCache, PatchEncoder, disc_case, tiny_model
 from PIL import Image
 
 from napari_medsam.curation.case import Case
+from napari_medsam.evaluate.verdict import Scores
 from napari_medsam.finetune import verdict as verdict_module
 from napari_medsam.finetune.pictures import CURRENT, NEW, SIDE, TRUTH, draw_worst, picture
 from napari_medsam.finetune.verdict import (
     LEAST_OBJECTS,
-    Contender,
+    Candidate,
     Judged,
     judge,
     objects_to_judge,
@@ -48,7 +49,7 @@ def judged(
     scores = {"new": new, "current": current, "released": 0.5}
     return Judged(
         case, group or case, PLANE, 1, class_name, np.array(box, float), truth[r0:r1, c0:c1], (r0, c0),
-        {role: {"dsc": dsc, "nsd": dsc / 2} for role, dsc in scores.items()},
+        {role: Scores(dsc, dsc / 2) for role, dsc in scores.items()},
         {role: predicted(mask) for role, mask in shown.items()},
     )  # fmt: skip
 
@@ -62,34 +63,34 @@ def spread(gains: Sequence[float], each: int = 3, **options: str) -> list[Judged
 
 def test_better_in_every_case_is_adopted() -> None:
     verdict = verdict_of(spread([0.05, 0.1, 0.08, 0.02, 0.12]), NAMES, "group")
-    assert verdict["decision"] == "adopt"
-    assert verdict["reason"].startswith("Better than old beyond doubt: DSC +0.074 (+0.")
-    assert verdict["difference"]["dsc"] == pytest.approx(0.074)
-    assert 0 < verdict["difference"]["low"] < 0.074 < verdict["difference"]["high"] < 0.12
-    assert (verdict["objects"], verdict["cases"], verdict["by"]) == (15, 5, "group")
-    assert {role: verdict[role] for role in NAMES} == NAMES
-    assert verdict["mean"]["new"] == pytest.approx({"dsc": 0.774, "nsd": 0.387})
+    assert verdict.decision == "adopt"
+    assert verdict.reason.startswith("Better than old beyond doubt: DSC +0.074 (+0.")
+    assert verdict.difference.dsc == pytest.approx(0.074)
+    assert 0 < verdict.difference.low < 0.074 < verdict.difference.high < 0.12
+    assert (verdict.objects, verdict.cases, verdict.by) == (15, 5, "group")
+    assert {role: getattr(verdict, role) for role in NAMES} == NAMES
+    assert vars(verdict.mean["new"]) == pytest.approx({"dsc": 0.774, "nsd": 0.387})
 
 
 def test_worse_equal_and_doubtful_are_not() -> None:
     worse = verdict_of(spread([-0.05, -0.1, -0.08, -0.02]), NAMES, "group")
-    assert (worse["decision"], worse["reason"][:14]) == ("keep", "Worse than old")
+    assert (worse.decision, worse.reason[:14]) == ("keep", "Worse than old")
     equal = verdict_of(spread([0.0] * 5), NAMES, "group")
-    assert (equal["decision"], equal["difference"]["low"]) == ("keep", 0)
+    assert (equal.decision, equal.difference.low) == ("keep", 0)
     doubtful = verdict_of(spread([0.2, -0.1, 0.15, -0.1, 0.05]), NAMES, "group")
-    assert doubtful["decision"] == "keep"
-    assert doubtful["reason"].startswith("Not better than old beyond doubt")
-    assert doubtful["difference"]["low"] < 0 < doubtful["difference"]["dsc"]
+    assert doubtful.decision == "keep"
+    assert doubtful.reason.startswith("Not better than old beyond doubt")
+    assert doubtful.difference.low < 0 < doubtful.difference.dsc
 
 
 @pytest.mark.parametrize("count", range(LEAST_OBJECTS))
 def test_few_objects_say_nothing(count: int) -> None:
     verdict = verdict_of(spread([0.3] * count, each=1), NAMES, "group")
-    assert verdict["decision"] == "unsure"
-    assert f"{count} held-out objects" in verdict["reason"]
-    assert "difference" not in verdict
-    assert len(verdict["table"]) == count
-    assert bool(verdict["mean"]) == (count > 0)
+    assert verdict.decision == "unsure"
+    assert f"{count} held-out objects" in verdict.reason
+    assert verdict.difference is None
+    assert len(verdict.table) == count
+    assert bool(verdict.mean) == (count > 0)
 
 
 def test_the_interval_is_over_groups_not_objects() -> None:
@@ -97,26 +98,23 @@ def test_the_interval_is_over_groups_not_objects() -> None:
     lucky = [judged(0.9, 0.7, f"case {n}", "lucky") for n in range(200)]
     others = [judged(0.69, 0.7, f"{group}{n}", group) for group in "abc" for n in range(10)]
     verdict = verdict_of([*lucky, *others], NAMES, "group")
-    assert (verdict["decision"], verdict["difference"]["over"]) == ("keep", "groups")
-    assert verdict["difference"]["dsc"] > 0.15
-    assert verdict["difference"]["low"] < 0
+    assert (verdict.decision, verdict.difference.over) == ("keep", "groups")
+    assert verdict.difference.dsc > 0.15
+    assert verdict.difference.low < 0
     apart = [replace(one, group=f"{one.group}{n}") for n, one in enumerate([*lucky, *others])]
-    assert verdict_of(apart, NAMES, "case")["decision"] == "adopt"
+    assert verdict_of(apart, NAMES, "case").decision == "adopt"
 
 
 def test_with_too_few_groups_cases_and_with_too_few_of_them_objects_are_drawn() -> None:
     few_groups = verdict_of(spread([0.1] * 4, group="one"), NAMES, "case")
-    assert few_groups["difference"]["over"] == "cases"
-    assert verdict_of(spread([0.1] * 3), NAMES, "group")["difference"]["over"] == "objects"
+    assert few_groups.difference.over == "cases"
+    assert verdict_of(spread([0.1] * 3), NAMES, "group").difference.over == "objects"
 
 
 def test_a_verdict_is_the_same_for_a_seed() -> None:
     found = spread([0.05, -0.02, 0.08, 0.02, 0.12])
     assert verdict_of(found, NAMES, "group", 4) == verdict_of(found, NAMES, "group", 4)
-    assert (
-        verdict_of(found, NAMES, "group", 4)["difference"]
-        != verdict_of(found, NAMES, "group", 5)["difference"]
-    )
+    assert verdict_of(found, NAMES, "group", 4).difference != verdict_of(found, NAMES, "group", 5).difference
 
 
 def test_tables_by_class_and_by_case() -> None:
@@ -126,31 +124,31 @@ def test_tables_by_class_and_by_case() -> None:
         judged(0.6, 0.7, "fair", class_name="vessel"),
     ]  # fmt: skip
     verdict = verdict_of(found, NAMES, "group")
-    assert [(row["case"], row["objects"]) for row in verdict["table"]] == [
+    assert [(row.case, row.objects) for row in verdict.table] == [
         ("bad", 2),
         ("fair", 2),
         ("good", 1),
     ]
-    assert verdict["table"][0]["new"] == pytest.approx({"dsc": 0.4, "nsd": 0.2})
-    assert [(row["class"], row["objects"]) for row in verdict["classes"]] == [("cell", 3), ("vessel", 2)]
-    assert verdict["classes"][1]["new"]["dsc"] == pytest.approx(0.45)
+    assert vars(verdict.table[0].new) == pytest.approx({"dsc": 0.4, "nsd": 0.2})
+    assert [(row.class_, row.objects) for row in verdict.classes] == [("cell", 3), ("vessel", 2)]
+    assert verdict.classes[1].new.dsc == pytest.approx(0.45)
 
 
 def test_worst_first_goes_round_the_cases() -> None:
     found = [
         judged(dsc, 0.7, case) for case, dsc in [("a", 0.1), ("a", 0.2), ("b", 0.5), ("a", 0.3), ("c", 0.4)]
     ]
-    ordered = [(one.case, one.scores["new"]["dsc"]) for one in worst_first(found)]
+    ordered = [(one.case, one.scores["new"].dsc) for one in worst_first(found)]
     assert ordered == [("a", 0.1), ("c", 0.4), ("b", 0.5), ("a", 0.2), ("a", 0.3)]
 
 
 # judging
 
 
-def contenders(cache_encoder: PatchEncoder) -> dict[str, Contender]:
+def candidates(cache_encoder: PatchEncoder) -> dict[str, Candidate]:
     first = tiny_model(cache_encoder)
     other = first.with_decoder(tiny_model(cache_encoder, seed=1).decoder_state())
-    return {"new": Contender("mine", other), "current": Contender("old", first)}
+    return {"new": Candidate("mine", other), "current": Candidate("old", first)}
 
 
 def judged_cases() -> list[tuple[str, Case]]:
@@ -163,7 +161,7 @@ def judged_cases() -> list[tuple[str, Case]]:
 
 def test_every_object_is_judged_by_all_from_one_box_and_again_the_same(encoder: PatchEncoder) -> None:
     cases = judged_cases()
-    both = contenders(encoder)
+    both = candidates(encoder)
     found = list(judge(both, cases, MemoryCache(), seed=1))  # type: ignore[arg-type]
     assert [(one.case, one.label, one.group) for one in found] == [
         ("flat", 1, "movie"), ("flat", 2, "movie"), ("deep", 1, "deep"), ("deep", 1, "deep"),
@@ -177,7 +175,7 @@ def test_every_object_is_judged_by_all_from_one_box_and_again_the_same(encoder: 
         assert c0 <= left < left + one.truth.shape[1] <= c1
         assert one.truth.any(axis=1).all()
         assert set(one.scores) == {"new", "current"}
-        assert all(0 <= score <= 1 for scores in one.scores.values() for score in scores.values())
+        assert all(0 <= score <= 1 for scores in one.scores.values() for score in vars(scores).values())
         assert one.predictions["new"].box == one.predictions["current"].box
     again = list(judge(both, cases, None, seed=1))
     assert [one.scores for one in again] == [one.scores for one in found]
@@ -186,13 +184,13 @@ def test_every_object_is_judged_by_all_from_one_box_and_again_the_same(encoder: 
 
 
 def test_the_tolerance_of_the_nsd_is_in_millimetres_where_the_spacing_is(encoder: PatchEncoder) -> None:
-    new = {"new": contenders(encoder)["new"]}
+    new = {"new": candidates(encoder)["new"]}
     fine = replace(disc_case(0), spacing=(0.05, 0.05))
     (pixels,) = judge(new, [("case", fine)], None)
     (millimetres,) = judge(new, [("case", replace(fine, unit="mm"))], None)
-    assert millimetres.scores["new"]["dsc"] == pixels.scores["new"]["dsc"]
-    assert pixels.scores["new"]["nsd"] < 1  # within two pixels, that is 0.1
-    assert millimetres.scores["new"]["nsd"] == 1  # within 2 mm, that is 40 pixels
+    assert millimetres.scores["new"].dsc == pixels.scores["new"].dsc
+    assert pixels.scores["new"].nsd < 1  # within two pixels, that is 0.1
+    assert millimetres.scores["new"].nsd == 1  # within 2 mm, that is 40 pixels
     assert [(one.number, one.label) for one in judge(new, judged_cases()[1:2], None)] == [(0, 1), (1, 1)]
 
 
@@ -203,7 +201,7 @@ def test_of_a_crowd_some_are_drawn(encoder: PatchEncoder, monkeypatch: pytest.Mo
         row, col = divmod(label - 1, 7)
         gts[9 * row + 1 : 9 * row + 7, 9 * col + 1 : 9 * col + 7] = label
     case = replace(disc_case(0), gts=gts, objects=())
-    new = {"new": contenders(encoder)["new"]}
+    new = {"new": candidates(encoder)["new"]}
     drawn = [one.label for one in judge(new, [("crowd", case)], None)]
     assert len(drawn) == 5 == objects_to_judge([("crowd", case)])
     assert len(list(judge(new, [("crowd", case)], None, every=True))) == 49
@@ -214,7 +212,7 @@ def test_of_a_crowd_some_are_drawn(encoder: PatchEncoder, monkeypatch: pytest.Mo
 
 def test_judging_stops_between_objects(encoder: PatchEncoder) -> None:
     found: list[Judged] = []
-    for one in judge(contenders(encoder), judged_cases(), None, stopping=lambda: len(found) == 2):
+    for one in judge(candidates(encoder), judged_cases(), None, stopping=lambda: len(found) == 2):
         found.append(one)
     assert len(found) == 2
 

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from napari_medsam.errors import CheckpointError
+from napari_medsam.evaluate.verdict import Verdict
 from napari_medsam.model.catalogue import same_encoder, without_decoder
 from napari_medsam.model.decoder_file import (
     HEADER,
+    CurvePoint,
     DecoderInfo,
     is_decoder,
     read_decoder,
@@ -65,8 +67,8 @@ class TestRoundTrip:
             cases={"train": ("a", "b"), "val": (), "test": ("c",)},
             classes=("cell", "Zellkern ä"),
             config={"seed": 3},
-            curve=({"epoch": 1, "loss": 0.5, "validation": None},),
-            verdict={"decision": "keep", "reason": "no"},
+            curve=(CurvePoint(1, 0.5),),
+            verdict=Verdict(decision="keep", reason="no"),
             notes="line one\nline two",
         )
         write_decoder(path, state, info)
@@ -94,7 +96,7 @@ class TestRoundTrip:
 
     def test_an_info_that_is_rewritten_leaves_the_weights(self, lite: MedSAM, file: Path) -> None:
         before = read_decoder(file, lite.encoder_hash, lite.decoder_state())
-        rewrite_info(file, notes="good on Tuesdays", verdict={"decision": "adopt"})
+        rewrite_info(file, notes="good on Tuesdays", verdict=Verdict(decision="adopt"))
         after = read_decoder(file, lite.encoder_hash, lite.decoder_state())
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert read_info(file).notes == "good on Tuesdays"

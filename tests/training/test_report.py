@@ -19,7 +19,7 @@ from fake_medsam import FakeMedSAM
 from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError, ModelError
-from napari_medsam.finetune.verdict import Contender
+from napari_medsam.finetune.verdict import Candidate
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MONAI's imports
 
@@ -90,12 +90,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def findings(folder: Path) -> report.Findings:
     comparison = tasks.read_comparison(folder / "tasks.toml")
-    contenders = {
-        "ours": Contender("ours", FakeMedSAM(look=True)),
-        "SAM <b>": Contender("sam", FakeMedSAM("other", decoder_hash="f" * 64)),
+    candidates = {
+        "ours": Candidate("ours", FakeMedSAM(look=True)),
+        "SAM <b>": Candidate("sam", FakeMedSAM("other", decoder_hash="f" * 64)),
     }
     paper = (tables.PaperFigure("discs", "MedSAM", "dsc", 0.5, "somewhere", "other discs"),)
-    return report.find(comparison, contenders, None, ("a model is left out",), paper)
+    return report.find(comparison, candidates, None, ("a model is left out",), paper)
 
 
 def test_each_class_in_a_case_is_scored_for_each_model(findings: report.Findings) -> None:

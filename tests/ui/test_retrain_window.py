@@ -17,6 +17,7 @@ from ui_desk import Desk
 
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError
+from napari_medsam.finetune.events import Done, Failed, Stopped
 from napari_medsam.finetune.request import TrainingRequest, write_request
 from napari_medsam.folders import runs_folder
 from napari_medsam.model.library import own_decoders
@@ -57,7 +58,7 @@ def run_to(desk: Desk, panel: RetrainPanel, trainer: Trainer, *events: dict[str,
     panel.start.click()
     assert panel.training.running
     trainer.last.say(*events)
-    ended = events[-1]["kind"] in ("done", "stopped", "failed")
+    ended = isinstance(events[-1], Done | Stopped | Failed)
     desk.wait(lambda: panel.training.running != ended and not panel.training._pending)
 
 
@@ -188,9 +189,7 @@ class TestRun:
         assert not panel.stop.isEnabled()
         assert "Stopping" in panel.line.text()
         path = write_fake_decoder("mine")
-        trainer.last.say(
-            {"kind": "stopped", "decoder": str(path), "name": "mine", "message": "Stopped; kept."}
-        )
+        trainer.last.say(Stopped(path, "mine", "Stopped; kept."))
         desk.wait(lambda: not panel.training.running)
         assert panel.line.text() == "Stopped; kept."
         assert "before it was judged" in panel.verdict.sentence.text()
@@ -200,9 +199,7 @@ class TestRun:
         assert panel.list.table.item(0, 0).text() == "mine"
 
     def test_a_failure_is_said(self, desk: Desk, panel: RetrainPanel, trainer: Trainer) -> None:
-        run_to(
-            desk, panel, trainer, DATASET, {"kind": "failed", "message": "Out of memory. Use fewer cases."}
-        )
+        run_to(desk, panel, trainer, DATASET, Failed("Out of memory. Use fewer cases."))
         assert panel.line.text() == "Out of memory. Use fewer cases."
         assert desk.said[-1] == "Out of memory. Use fewer cases."
         assert panel.start.isEnabled()
@@ -223,7 +220,7 @@ class TestRun:
     def test_the_process_is_closed_once_it_has_ended(
         self, desk: Desk, panel: RetrainPanel, trainer: Trainer
     ) -> None:
-        run_to(desk, panel, trainer, {"kind": "failed", "message": "no"})
+        run_to(desk, panel, trainer, Failed("no"))
         desk.wait(lambda: trainer.last.closed)
 
 
@@ -400,7 +397,7 @@ class TestResume:
         panel.resume.click()
         assert (trainer.last.folder, trainer.last.request.name) == (folder, "old one")
         assert panel.interrupted.isHidden()
-        trainer.last.say(training(3, 0.4, 0.7), {"kind": "failed", "message": "no"})
+        trainer.last.say(training(3, 0.4, 0.7), Failed("no"))
         desk.wait(lambda: not panel.training.running)
         assert panel.interrupted.isHidden()  # it ended
 

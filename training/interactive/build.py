@@ -25,7 +25,7 @@ from torch import Tensor
 from validate import validate
 
 from napari_medsam.model.catalogue import INTERACTIVE
-from napari_medsam.model.decoder_file import DecoderInfo, write_decoder
+from napari_medsam.model.decoder_file import CurvePoint, DecoderInfo, write_decoder
 from napari_medsam.model.local import MedSAM, build_model
 from napari_medsam.model.networks.decoder import SamDecoder
 from napari_medsam.model.networks.weights import build_decoder
@@ -66,12 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _taught(teacher: Teacher) -> list[dict[str, float | int | None]]:
+def _taught(teacher: Teacher) -> list[CurvePoint]:
     began, curve = time.monotonic(), []
     for step in teacher.teach():
         if step.visits % TELL_EVERY == 0:
             seconds = time.monotonic() - began
-            curve.append({"epoch": step.visits, "loss": step.loss, "validation": None, "seconds": seconds})
+            curve.append(CurvePoint(step.visits, step.loss, seconds=seconds))
             print(f"{step.visits} visits, loss {step.loss:.4f}, {seconds:.0f} s", flush=True)
     return curve
 
@@ -96,7 +96,7 @@ def _write(
     recipe: Recipe,
     sources: list[Source],
     lessons: list[Lesson],
-    curve: list[dict[str, float | int | None]],
+    curve: list[CurvePoint],
 ) -> None:
     listed = {source.name: source.licence for source in sources}
     info = DecoderInfo(

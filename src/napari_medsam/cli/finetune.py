@@ -6,11 +6,13 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_medsam.errors import CaseError, MedSAMError
 
-Event = dict[str, Any]
+if TYPE_CHECKING:
+    from napari_medsam.evaluate.verdict import Verdict
+    from napari_medsam.finetune.events import Event
 
 
 def add_verbs(verbs: Any) -> None:
@@ -79,28 +81,30 @@ def _finetune(arguments: argparse.Namespace) -> int:
         output=output,
     )
     with tempfile.TemporaryDirectory() as folder:
-        train(request, Path(folder), _Narrator())
+        train(request, Path(folder), _Printer())
     return 0
 
 
-class _Narrator:
-    """Tells the events of a run on the terminal: bars for what takes time, lines for what is worth keeping."""
+class _Printer:
+    """Shows the events of a run on the terminal: bars for what takes time, lines for what is worth keeping."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._kind = ""
 
     def __call__(self, event: Event) -> None:
-        kind = event["kind"]
-        if kind in ("embedding", "judging"):
-            self._advance(kind, event["done"], event["of"])
-            return
-        if kind == "training" and not event["ended"]:
-            self._advance(f"epoch {event['epoch']}/{event['epochs']}", event["samples"], event["of"])
-            return
-        self._close()
-        for line in _lines(event):
-            print(line, flush=True)
+        from napari_medsam.finetune.events import Embedded, JudgedSoFar, Trained
+
+        match event:
+            case Embedded(done, of):
+                self._advance("embedding", done, of)
+            case JudgedSoFar(done, of):
+                self._advance("judging", done, of)
+            case Trained(ended=False):
+                self._advance(f"epoch {event.epoch}/{event.epochs}", event.samples, event.of)
+            case _:
+                self._close()
+                print(*_lines(event), sep="\n", flush=True)
 
     def _advance(self, kind: str, done: int, of: int) -> None:
         from tqdm import tqdm
@@ -117,30 +121,35 @@ class _Narrator:
 
 
 def _lines(event: Event) -> list[str]:
-    if event["kind"] == "dataset":
-        sides = ", ".join(f"{len(stems)} {role}" for role, stems in event["split"].items())
-        return [
-            f"{event['cases']} cases, {event['objects']} objects; by {event['by']}: {sides}; on {event['device']}"
-        ]
-    if event["kind"] == "training":
-        found = "" if event["validation"] is None else f"  validation DSC {event['validation']:.3f}"
-        return [
-            f"epoch {event['epoch']}/{event['epochs']}  loss {event['loss']:.3f}{found}  {event['seconds']:.0f} s"
-        ]
-    if event["kind"] == "stopped":
-        return [event["message"]]
-    verdict = event["verdict"]
+    from napari_medsam.finetune.events import DatasetRead, Done, Failed, Stopped, Trained
+
+    match event:
+        case DatasetRead(cases, objects, split, by, device):
+            sides = ", ".join(f"{len(stems)} {role}" for role, stems in split.items())
+            return [f"{cases} cases, {objects} objects; by {by}: {sides}; on {device}"]
+        case Trained(epoch, epochs):
+            found = "" if event.validation is None else f"  validation DSC {event.validation:.3f}"
+            return [f"epoch {epoch}/{epochs}  loss {event.loss:.3f}{found}  {event.seconds:.0f} s"]
+        case Done(decoder, _, _, verdict):
+            return [*_verdict_lines(verdict), f"written: {decoder}"]
+        case Stopped(message=message) | Failed(message=message):
+            return [message]
+    return []
+
+
+def _verdict_lines(verdict: Verdict) -> list[str]:
     lines = [f"{'':24}{'DSC':>8}{'NSD':>8}"]
-    for role, scores in verdict["mean"].items():
-        lines.append(f"{role + ': ' + verdict[role]:24.24}{scores['dsc']:8.3f}{scores['nsd']:8.3f}")
-    return [*lines, f"{verdict['decision']}: {verdict['reason']}", f"written: {event['decoder']}"]
+    for role, scores in verdict.mean.items():
+        title = f"{role}: {getattr(verdict, role)}"
+        lines.append(f"{title:24.24}{scores.dsc:8.3f}{scores.nsd:8.3f}")
+    return [*lines, f"{verdict.decision}: {verdict.reason}"]
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from napari_medsam.curation.dataset import CuratedDataset
     from napari_medsam.curation.split import sides_of
     from napari_medsam.embedding.cache import EmbeddingCache
-    from napari_medsam.finetune.candidates import contenders_of
+    from napari_medsam.finetune.candidates import candidates_of
     from napari_medsam.finetune.verdict import judge
 
     names = arguments.model or ["lite-medsam"]
@@ -160,20 +169,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise CaseError(
             f"{arguments.dataset}: no cases on the side {arguments.split!r}. Choose another side."
         )
-    contenders = contenders_of(names, arguments.device)
+    candidates = candidates_of(names, arguments.device)
     cases = [(stem, dataset.read(stem, predictions=False)) for stem in stems]
-    rows = []
-    for one in judge(contenders, cases, EmbeddingCache(), arguments.seed):
+    rows: list[dict[str, object]] = []
+    for one in judge(candidates, cases, EmbeddingCache(), arguments.seed):
         for name, scores in one.scores.items():
             rows.append({"model": name, "case": one.case, "group": one.group, "plane": one.plane.name,
-                         "label": one.label, "class": one.class_name, **scores})  # fmt: skip
+                         "label": one.label, "class": one.class_name, **vars(scores)})  # fmt: skip
     if not rows:
         raise CaseError(f"{arguments.dataset}: the chosen cases hold no objects.")
     _report(rows, arguments.csv)
     return 0
 
 
-def _report(rows: list[dict[str, Any]], path: Path | None) -> None:
+def _report(rows: list[dict[str, object]], path: Path | None) -> None:
     import pandas
 
     from napari_medsam.files import replacing

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from napari_medsam.finetune.verdict import Contender
+from napari_medsam.finetune.verdict import Candidate
 from napari_medsam.model.local import MedSAM, build_model, load_decoder
 from napari_medsam.model.names import find_model
 
 
-def contenders_of(
+def candidates_of(
     names: Sequence[str], device: str = "auto", build: Callable[[str, str], MedSAM] = build_model
-) -> dict[str, Contender]:
+) -> dict[str, Candidate]:
     """Each model under its name; decoders of one model share its encoder.
 
     names: as `find_model` takes them. build: makes a model of its name and device. Raises ModelError.
@@ -24,5 +24,5 @@ def contenders_of(
         if base not in bases:
             bases[base] = build(spec.base or name, device)
         model = bases[base] if spec.decoder is None else load_decoder(bases[base], spec.decoder)
-        found[name] = Contender(name, model, spec.detail)
+        found[name] = Candidate(name, model, spec.detail)
     return found

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from napari_medsam.errors import CaseError
+from napari_medsam.records import from_plain, plain
 
 Schedule = Literal["cosine", "constant"]
 
@@ -38,7 +39,10 @@ class FinetuneConfig:
     cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
     iou: float = 0.5  # weight of the squared error of the predicted IoU
     correction: float = 0.5  # weight of the cross-entropy of the region that a click corrects
-    hold: float = 0.0  # pull of the first decoder's answers to boxes, each times its IoU with the truth
+    keep_base: float = field(
+        default=0.0, metadata={"alias": "hold"}
+    )  # pull of the first decoder's answers to
+    # boxes, each times its IoU with the truth; files call it "hold"
     jitter: tuple[float, float] = (-0.02, 0.1)  # each edge moves outwards by such a share of the box's side
     clicks: float = 0.4  # share of visits with clicks, where the decoder to begin with has learned them
     jitter_px: tuple[float, float] | None = (
@@ -66,7 +70,7 @@ class FinetuneConfig:
             ("cross_entropy", self.cross_entropy >= 0),
             ("iou", self.iou >= 0 and self.dice + self.cross_entropy + self.iou > 0),
             ("correction", self.correction >= 0),
-            ("hold", self.hold >= 0),
+            ("keep_base", self.keep_base >= 0),
             ("jitter", len(self.jitter) == 2 and -0.4 < self.jitter[0] <= self.jitter[1] < 1),
             ("clicks", 0 <= self.clicks < 1),
             ("schedule", self.schedule in get_args(Schedule)),
@@ -104,27 +108,20 @@ class FinetuneConfig:
         fallen = 1.0 if constant else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
         return self.rate * ((step + 1) / warm if step < warm else fallen)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values, as `from_json` takes them."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        values: dict[str, object] = plain(self)
+        return values
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FinetuneConfig:
+    def from_json(cls, data: Mapping[str, object]) -> FinetuneConfig:
         """A config from plain values; unknown names are left out, missing ones get their default.
 
         Raises CaseError for values that make no sense.
         """
-        known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in data.items() if name in known}
         try:
-            for name in {"jitter", "shares"} & set(values):
-                values[name] = tuple(values[name])
-            if values.get("jitter_px") is not None:
-                values["jitter_px"] = tuple(values["jitter_px"])
-            return cls(**values)
-        except TypeError as error:
+            return from_plain(cls, data, "settings")
+        except ValueError as error:
             raise CaseError(f"The training settings cannot be read ({error}). Start a new run.") from error
 
 
@@ -150,7 +147,7 @@ _ADVICE = {
     "cross_entropy": "Give 0 or more.",
     "iou": "Give 0 or more, and more than 0 for one of the three losses.",
     "correction": "Give 0 or more.",
-    "hold": "Give 0 or more.",
+    "keep_base": 'Give 0 or more; files call it "hold".',
     "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
     "clicks": "Give a share from 0 to below 1.",
     "schedule": "Choose 'cosine' or 'constant'.",

@@ -102,7 +102,7 @@ class Fit:
         self._half = config.precision == "auto" and trains_in_bfloat16(device)
         self._clicks = config.clicks if clicks and config.detail == 1 else 0.0
         decoder.prompt_encoder.requires_grad_(False)
-        self._held_to = deepcopy(decoder).eval().requires_grad_(False) if config.hold else None
+        self._held_to = deepcopy(decoder).eval().requires_grad_(False) if config.keep_base else None
         self._learned = [p for p in decoder.mask_decoder.parameters() if p.requires_grad]
         self._optimiser = torch.optim.AdamW(self._learned, lr=config.rate, weight_decay=config.weight_decay)
         self._steps_an_epoch = math.ceil(len(train) / config.batch)
@@ -229,7 +229,7 @@ class Fit:
         norm = torch.nn.utils.clip_grad_norm_(self._learned, self.config.clip)
         if not math.isfinite(sum(losses)) or not norm.isfinite():
             raise ModelError(
-                f"Training went astray: the loss was {sum(losses) / len(losses)} in epoch {self._state.epoch + 1}. "
+                f"Training failed: the loss was {sum(losses) / len(losses)} in epoch {self._state.epoch + 1}. "
                 f"Give a learning rate under {self._optimiser.param_groups[0]['lr']:.2g}, or other cases."
             )
         self._optimiser.step()
@@ -265,7 +265,7 @@ class Fit:
                     said = answer.prompt.tensors(self._device)
                     told, _ = held_to.decode_prompt(held_to.image_side(features), *said)
                 told = told[:height, :width].float()
-                loss = loss + self.config.hold * pull(logits, told, target, self.config)
+                loss = loss + self.config.keep_base * pull(logits, told, target, self.config)
             losses.append(loss)
         return torch.stack(losses).mean()
 

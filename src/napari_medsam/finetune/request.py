@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from napari_medsam.errors import CaseError
 from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.records import from_json, to_json
 
 REQUEST_NAME = "request.json"
 LOCK_NAME = "at_work.lock"
@@ -32,39 +30,15 @@ class TrainingRequest:
     name: str
     base: str = "lite-medsam"
     current: str = "lite-medsam"
-    config: FinetuneConfig = dataclass_field(default_factory=FinetuneConfig)
+    config: FinetuneConfig = field(default_factory=FinetuneConfig)
     device: str = "auto"
     split: Path | None = None
     output: Path | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as `from_json` takes them; paths made absolute."""
-        paths = {"dataset": self.dataset, "split": self.split, "output": self.output}
-        return {
-            "name": self.name,
-            "base": self.base,
-            "current": self.current,
-            "device": self.device,
-            "config": self.config.to_json(),
-            **{key: None if path is None else str(path.absolute()) for key, path in paths.items()},
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TrainingRequest:
-        """The request of plain values. Raises CaseError when they are none."""
-        try:
-            return cls(
-                dataset=Path(data["dataset"]),
-                name=str(data["name"]),
-                base=str(data["base"]),
-                current=str(data["current"]),
-                config=FinetuneConfig.from_json(data["config"]),
-                device=str(data["device"]),
-                split=None if data["split"] is None else Path(data["split"]),
-                output=None if data["output"] is None else Path(data["output"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CaseError(f"The training request cannot be read ({error!r}). Start a new run.") from error
+    def absolute(self) -> TrainingRequest:
+        """The same with absolute paths, for a process that may stand in another folder."""
+        split, output = (path and path.absolute() for path in (self.split, self.output))
+        return replace(self, dataset=self.dataset.absolute(), split=split, output=output)
 
 
 def write_request(folder: Path, request: TrainingRequest) -> None:
@@ -72,7 +46,7 @@ def write_request(folder: Path, request: TrainingRequest) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / REQUEST_NAME) as stream:
-            stream.write(json.dumps(request.to_json(), indent=1).encode())
+            stream.write(to_json(request.absolute(), indent=1).encode())
     except OSError as error:
         raise CaseError(f"The run's folder {folder} cannot be written ({error}). Free some space.") from error
 
@@ -81,7 +55,7 @@ def request_of(folder: Path) -> TrainingRequest:
     """The request that a run's folder keeps. Raises CaseError when there is none to read."""
     path = folder / REQUEST_NAME
     try:
-        return TrainingRequest.from_json(json.loads(path.read_text()))
+        return from_json(TrainingRequest, path.read_bytes())
     except (OSError, ValueError) as error:
         raise CaseError(f"{path} cannot be read ({error}). Start a new run.") from error
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import IO
 
+from napari_medsam.finetune.events import Done, Event, Failed, Stopped, from_line
 from napari_medsam.finetune.request import REQUEST_NAME, TrainingRequest, is_at_work, write_request
 from napari_medsam.folders import runs_folder
 from napari_medsam.process import ChildProcess
 
-Event = dict[str, Any]
-
 ENDED_NAME = "ended.json"
 LOG_NAME = "log.txt"
-LAST = ("done", "stopped", "failed")
 
 
 def new_run_folder() -> Path:
@@ -40,9 +37,9 @@ def unfinished_runs() -> list[Path]:
 class TrainingProcess:
     """Starts a training run and hands on what it says.
 
-    on_event receives each event (see `train.train`) from a reader thread; the last one is `done`, `stopped` or
-    `failed`, always. folder: of the run; one that an earlier run of the same request left is gone on with. Raises
-    CaseError when the folder cannot be written.
+    on_event receives each event from a reader thread; the last one is `Done`, `Stopped` or `Failed`, always.
+    folder: of the run; one that an earlier run of the same request left is gone on with. Raises CaseError when the
+    folder cannot be written.
     """
 
     def __init__(self, request: TrainingRequest, folder: Path, on_event: Callable[[Event], None]) -> None:
@@ -76,30 +73,31 @@ class TrainingProcess:
         return self._child.wait()
 
     def _read(self, events: IO[bytes]) -> None:
-        last: Event | None = None
+        last = False
         for line in events:
             try:
-                event = json.loads(line)
+                event = from_line(line)
             except ValueError:  # a line cut short by a kill
                 continue
-            last = event if event.get("kind") in LAST else None
-            if last is not None:
+            if event is None:
+                continue
+            last = isinstance(event, Done | Stopped | Failed)
+            if last:
                 with suppress(OSError):  # a folder that is gone or full must not keep the news back
-                    (self.folder / ENDED_NAME).write_text(json.dumps(last))
+                    (self.folder / ENDED_NAME).write_bytes(line)
             self._tell(event)
             if self._closed:  # maybe by the listener itself, and the stream with it
                 return
-        if last is None and not self._closed:
-            status = self._child.wait()
-            self._tell({"kind": "failed", "message": _epitaph(status, self.folder, self._child.last_words())})
+        if not last and not self._closed:
+            self._tell(Failed(_failure(self._child.wait(), self.folder, self._child.last_words())))
 
     def _tell(self, event: Event) -> None:
         if not self._closed:
             self._on_event(event)
 
 
-def _epitaph(status: int, folder: Path, said: str) -> str:
+def _failure(status: int, folder: Path, printed: str) -> str:
     return (
-        f"The training process ended (status {status}{said and f', {said!r}'}); it may have run out of memory. All it "
-        f"printed is in {folder / LOG_NAME}. Start it again: it goes on from its last whole epoch."
+        f"Training failed: its process ended (status {status}{printed and f', {printed!r}'}); it may have run out of "
+        f"memory. All it printed is in {folder / LOG_NAME}. Start it again: it goes on from its last whole epoch."
     )

@@ -1,37 +1,40 @@
-"""A training run as somebody sees it who follows it: its events, one after the other, become a `RunView`.
+"""A training run as somebody sees it who follows it: its events, one after the other, become a `RunState`.
 
-    training process --events--> follow(view, event) --> RunView --> window, command line
+    training process --events--> follow(state, event) --> RunState --> window, command line
 
-No Qt and no torch; a view is frozen, so one thread may make it and another show it.
+No Qt and no torch; a state is frozen, so one thread may make it and another show it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from napari_medsam.evaluate.verdict import Verdict
+from napari_medsam.finetune.events import (
+    DatasetRead,
+    Done,
+    Embedded,
+    Event,
+    Failed,
+    JudgedSoFar,
+    Stopped,
+    Trained,
+)
+from napari_medsam.model.decoder_file import CurvePoint
 
 State = Literal["starting", "embedding", "training", "judging", "done", "stopped", "failed"]
 ENDED: tuple[State, ...] = ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True)
-class Point:
-    """One whole epoch: its number from 1, its mean loss, and the validation DSC where cases validate."""
-
-    epoch: int
-    loss: float
-    validation: float | None
-
-
-@dataclass(frozen=True)
-class RunView:
+class RunState:
     """What is known of a run.
 
     done, of: steps of what goes on now, of = 0 while nobody can say. left: seconds until that is done, or None.
-    best: the epoch whose decoder is kept, 0 before the first. decoder: the file, once there is one. verdict: see
-    `finetune.verdict.verdict_of`, None without one.
+    best: the epoch whose decoder is kept, 0 before the first. decoder: the file, once there is one.
     """
 
     name: str = ""
@@ -47,10 +50,10 @@ class RunView:
     epoch: int = 0
     epochs: int = 0
     best: int = 0
-    curve: tuple[Point, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     decoder: Path | None = None
     adopted: bool = False
-    verdict: Mapping[str, Any] | None = None
+    verdict: Verdict | None = None
     message: str = ""
     stopping: bool = False
 
@@ -66,15 +69,24 @@ class RunView:
             return self.message
         if self.stopping:
             return "Stopping; the best decoder so far is kept ..."
-        return _LINES[self.state](self) + time_left(self.left)
+        return _doing(self) + time_left(self.left)
 
 
-def follow(view: RunView, event: Mapping[str, Any]) -> RunView:
-    """The view after one more event of `finetune.train.train`; an event nobody knows changes nothing."""
-    if view.ended:
-        return view
-    take = _TAKE.get(str(event.get("kind")))
-    return view if take is None else take(view, event)
+def follow(state: RunState, event: Event) -> RunState:
+    """The state after one more event; nothing changes one that has ended."""
+    if state.ended:
+        return state
+    match event:
+        case DatasetRead(cases, objects, split, by, device):
+            sides = {role: len(stems) for role, stems in split.items()}
+            return replace(state, cases=cases, objects=objects, split=sides, by=by, device=device)
+        case Embedded(done, of, _, left):
+            return replace(state, state="embedding", done=done, of=of, left=left)
+        case Trained():
+            return _trained(state, event)
+        case JudgedSoFar(done, of, left):
+            return replace(state, state="judging", done=done, of=of, left=left)
+    return _ended(replace(state, left=None), event)
 
 
 def time_left(seconds: float | None) -> str:
@@ -86,93 +98,39 @@ def time_left(seconds: float | None) -> str:
     return f", {round(seconds / 60)} min left"
 
 
-def _dataset(view: RunView, event: Mapping[str, Any]) -> RunView:
-    split = {role: len(stems) for role, stems in event["split"].items()}
+def _trained(state: RunState, event: Trained) -> RunState:
+    point = (CurvePoint(event.epoch, event.loss, event.validation),) if event.ended else ()
     return replace(
-        view,
-        cases=event["cases"],
-        objects=event["objects"],
-        split=split,
-        by=event["by"],
-        device=event["device"],
-    )
-
-
-def _embedding(view: RunView, event: Mapping[str, Any]) -> RunView:
-    return replace(view, state="embedding", done=event["done"], of=event["of"], left=event["left"])
-
-
-def _training(view: RunView, event: Mapping[str, Any]) -> RunView:
-    epoch, curve = event["epoch"], view.curve
-    if event["ended"]:
-        curve = (*curve, Point(epoch, event["loss"], event["validation"]))
-    return replace(
-        view,
+        state,
         state="training",
-        done=(epoch - 1) * event["of"] + event["samples"],
-        of=event["epochs"] * event["of"],
-        left=event["left"],
-        epoch=epoch,
-        epochs=event["epochs"],
-        best=event["best"] or 0,
-        curve=curve,
+        done=(event.epoch - 1) * event.of + event.samples,
+        of=event.epochs * event.of,
+        left=event.left,
+        epoch=event.epoch,
+        epochs=event.epochs,
+        best=event.best,
+        curve=state.curve + point,
     )
 
 
-def _judging(view: RunView, event: Mapping[str, Any]) -> RunView:
-    return replace(view, state="judging", done=event["done"], of=event["of"], left=event["left"])
-
-
-def _done(view: RunView, event: Mapping[str, Any]) -> RunView:
-    verdict, name = event["verdict"], event["name"]
-    word = "adopted" if event["adopted"] else "kept aside"
-    return replace(
-        view,
-        state="done",
-        name=name,
-        decoder=Path(event["decoder"]),
-        adopted=bool(event["adopted"]),
-        verdict=verdict,
-        message=f"{name} is {word}. {verdict.get('reason', '')}".strip(),
-        left=None,
+def _ended(state: RunState, event: Done | Stopped | Failed) -> RunState:
+    if isinstance(event, Failed):
+        return replace(state, state="failed", message=event.message)
+    state = replace(state, name=event.name, decoder=event.decoder)
+    if isinstance(event, Stopped):
+        return replace(state, state="stopped", message=event.message)
+    message = (
+        f"{event.name} is {'adopted' if event.adopted else 'kept aside'}. {event.verdict.reason}".strip()
     )
+    return replace(state, state="done", adopted=event.adopted, verdict=event.verdict, message=message)
 
 
-def _stopped(view: RunView, event: Mapping[str, Any]) -> RunView:
-    file = event["decoder"]
-    return replace(
-        view,
-        state="stopped",
-        name=event["name"],
-        decoder=None if file is None else Path(file),
-        message=event["message"],
-        left=None,
-    )
-
-
-def _failed(view: RunView, event: Mapping[str, Any]) -> RunView:
-    return replace(view, state="failed", message=str(event["message"]), left=None)
-
-
-_TAKE = {
-    "dataset": _dataset,
-    "embedding": _embedding,
-    "training": _training,
-    "judging": _judging,
-    "done": _done,
-    "stopped": _stopped,
-    "failed": _failed,
-}
-
-
-def _training_line(view: RunView) -> str:
-    best = f", best {view.best}" if view.best else ""
-    return f"Training: epoch {view.epoch} of {view.epochs}{best}"
-
-
-_LINES: Mapping[str, Callable[[RunView], str]] = {
-    "starting": lambda view: "Reading the cases ..." if view.device else "Starting, loading the model ...",
-    "embedding": lambda view: f"Embedding: {view.done} of {view.of} fields",
-    "training": _training_line,
-    "judging": lambda view: f"Judging on held-out cases: {view.done} of {view.of} objects",
-}
+def _doing(state: RunState) -> str:
+    if state.state == "embedding":
+        return f"Embedding: {state.done} of {state.of} fields"
+    if state.state == "training":
+        best = f", best {state.best}" if state.best else ""
+        return f"Training: epoch {state.epoch} of {state.epochs}{best}"
+    if state.state == "judging":
+        return f"Judging on held-out cases: {state.done} of {state.of} objects"
+    return "Reading the cases ..." if state.device else "Starting, loading the model ..."

@@ -10,31 +10,32 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import Split, sides_of
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.errors import Cancelled, CaseError, CheckpointError, ModelError
+from napari_medsam.evaluate.verdict import Verdict
 from napari_medsam.finetune.checkpoint import drop_checkpoint, load_checkpoint, run_identity, save_checkpoint
+from napari_medsam.finetune.events import DatasetRead, Done, Embedded, Event, JudgedSoFar, Stopped, Trained
 from napari_medsam.finetune.features import FeatureStore
 from napari_medsam.finetune.fit import Fit, Progress
 from napari_medsam.finetune.pictures import draw_worst
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.samples import Sample, samples_of
-from napari_medsam.finetune.verdict import Contender, Judged, judge, objects_to_judge, verdict_of
-from napari_medsam.model.decoder_file import DecoderInfo, rewrite_info, write_decoder
+from napari_medsam.finetune.verdict import Candidate, Judged, judge, objects_to_judge, verdict_of
+from napari_medsam.model.decoder_file import CurvePoint, DecoderInfo, rewrite_info, write_decoder
 from napari_medsam.model.library import decoder_path, free_name, own_decoders
 from napari_medsam.model.local import MedSAM, build_model, load_decoder
 from napari_medsam.model.names import find_model
 from napari_medsam.model.networks.weights import build_decoder
+from napari_medsam.records import from_plain
 from napari_medsam.segment.fields import DEFAULT_POLICY
 
-Event = dict[str, Any]
 Emit = Callable[[Event], None]
 Stopping = Callable[[], bool]
 
@@ -51,7 +52,7 @@ class _Run:
     cache: EmbeddingCache | None
     split: Split
     cases: Mapping[str, Case]
-    current: Contender
+    current: Candidate
 
     @property
     def dataset_id(self) -> str:
@@ -72,10 +73,9 @@ def train(
 ) -> Path | None:
     """Train, judge and file a decoder; returns its file, None when it was stopped before there was one.
 
-    folder: of the run, for the checkpoint and the pictures. emit: receives events as JSON values: `dataset`,
-    `embedding`, `training`, `judging`, and in the end `done` or `stopped`. stopping: asked often; once true, the
-    best decoder so far is filed unjudged. cache: where embeddings are found and kept; None is the user's. build:
-    makes a model of its name and device.
+    folder: of the run, for the checkpoint and the pictures. emit: receives the events, in the end `Done` or `Stopped`.
+    stopping: asked often; once true, the best decoder so far is filed unjudged. cache: where embeddings are found and
+    kept; None is the user's. build: makes a model of its name and device.
     Raises MedSAMError for a dataset, split, model or decoder that cannot be used, or a loss that is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,15 +91,15 @@ def train(
         features = _embedded(run, [*train_side, *validation])
         fit = _fitted(run, train_side, validation, features)
     except Cancelled:
-        emit(_stopped(request.name, None, "Stopped before there was a decoder."))
+        emit(Stopped(None, request.name, "Stopped before there was a decoder."))
         return None
     path = _filed(run, fit)
     verdict = _judged(run, path, fit)
     drop_checkpoint(folder)  # before the last word: who hears it may end the process
     if verdict is None:
-        emit(_stopped(path.stem, path, "Stopped; the best decoder so far is kept, not judged."))
+        emit(Stopped(path, path.stem, "Stopped; the best decoder so far is kept, not judged."))
     else:
-        emit(_done(path, verdict))
+        emit(Done(path, path.stem, verdict.decision == "adopt", verdict))
     return path
 
 
@@ -144,17 +144,7 @@ def _prepared(
             raise Cancelled("Training was stopped while it read the cases.")
         cases[stem] = dataset.read(stem, predictions=False)
     objects = sum(len(case.objects) for case in cases.values())
-    sides = {role: list(members) for role, members in split.roles().items()}
-    emit(
-        {
-            "kind": "dataset",
-            "cases": len(cases),
-            "objects": objects,
-            "split": sides,
-            "by": split.by,
-            "device": model.device,
-        }
-    )
+    emit(DatasetRead(len(cases), objects, split.roles(), split.by, model.device))
     return _Run(request, folder, emit, stopping, model, cache, split, cases, current)
 
 
@@ -173,7 +163,7 @@ def _embedded(run: _Run, samples: Sequence[Sample]) -> FeatureStore:
     for done, of, hit in store.fill(samples, run.stopping):
         made += not hit
         left = (time.monotonic() - began) / made * (of - done) if made else None
-        run.emit({"kind": "embedding", "done": done, "of": of, "made": made, "left": left})
+        run.emit(Embedded(done, of, made, left))
     return store
 
 
@@ -190,11 +180,11 @@ def _fitted(run: _Run, samples: list[Sample], validation: list[Sample], features
     if known is not None:
         fit.resume(known)
         for now in fit.past():  # so that the curve is shown from its beginning
-            run.emit(_training_event(now))
+            run.emit(_trained(now))
     kept = -math.inf
     try:
         for now in fit.run(run.stopping):
-            run.emit(_training_event(now))
+            run.emit(_trained(now))
             if now.ended and time.monotonic() - kept > KEEP_EVERY_S:
                 save_checkpoint(run.folder, fit.state(), identity)
                 kept = time.monotonic()
@@ -208,22 +198,10 @@ def _fitted(run: _Run, samples: list[Sample], validation: list[Sample], features
     return fit
 
 
-def _training_event(now: Progress) -> Event:
+def _trained(now: Progress) -> Trained:
     done = (now.epoch - 1) * now.of + now.samples
     left = now.seconds / done * (now.epochs * now.of - done) if done else None
-    return {
-        "kind": "training",
-        "epoch": now.epoch,
-        "epochs": now.epochs,
-        "samples": now.samples,
-        "of": now.of,
-        "loss": now.loss,
-        "validation": now.validation,
-        "best": now.best,
-        "seconds": now.seconds,
-        "left": left,
-        "ended": now.ended,
-    }
+    return Trained(**vars(now), left=left)
 
 
 def _filed(run: _Run, fit: Fit) -> Path:
@@ -243,7 +221,7 @@ def _filed(run: _Run, fit: Fit) -> Path:
         cases=run.split.roles(),
         classes=tuple(sorted({item.class_name for case in run.cases.values() for item in case.objects})),
         config=request.config.to_json(),
-        curve=tuple(fit.curve),
+        curve=tuple(from_plain(CurvePoint, point, "curve") for point in fit.curve),
         prompts=fit.prompts,
     )
     write_decoder(path, fit.best_state, info)
@@ -258,51 +236,37 @@ def _filed_before(decoder_hash: str) -> Path | None:
     return None
 
 
-def _judged(run: _Run, path: Path, fit: Fit) -> dict[str, Any] | None:
+def _judged(run: _Run, path: Path, fit: Fit) -> Verdict | None:
     """Judge the new decoder on the held-out cases and keep that in its file; None when it was stopped."""
-    contenders = _contenders(run, path, fit)
+    candidates = _candidates(run, path, fit)
     cases = run.side(run.split.test)
     of = objects_to_judge(cases)
     began = time.monotonic()
     judged: list[Judged] = []
-    for one in judge(contenders, cases, run.cache, run.request.config.seed, run.stopping):
+    for one in judge(candidates, cases, run.cache, run.request.config.seed, run.stopping):
         judged.append(one)
         done = len(judged)
         left = (time.monotonic() - began) / done * (of - done)
-        run.emit({"kind": "judging", "done": done, "of": of, "left": left})
+        run.emit(JudgedSoFar(done, of, left))
     if run.stopping():
         return None
-    names = {role: one.name for role, one in contenders.items()}
+    names = {role: one.name for role, one in candidates.items()}
     verdict = verdict_of(judged, names, run.split.by, run.request.config.seed)
-    verdict["pictures"] = draw_worst(judged, run.folder)
+    verdict = replace(verdict, pictures=tuple(draw_worst(judged, run.folder)))
     rewrite_info(path, verdict=verdict)
     return verdict
 
 
-def _done(path: Path, verdict: dict[str, Any]) -> Event:
-    adopted = verdict["decision"] == "adopt"
-    return {"kind": "done", "decoder": str(path), "name": path.stem, "adopted": adopted, "verdict": verdict}
-
-
-def _stopped(name: str, path: Path | None, message: str) -> Event:
-    return {
-        "kind": "stopped",
-        "decoder": None if path is None else str(path),
-        "name": name,
-        "message": message,
-    }
-
-
-def _contenders(run: _Run, path: Path, fit: Fit) -> dict[str, Contender]:
+def _candidates(run: _Run, path: Path, fit: Fit) -> dict[str, Candidate]:
     """The new decoder, the one in use, and the released one."""
-    released = Contender(run.request.base, run.model)
-    new = Contender(path.stem, run.model.with_decoder(fit.best_state), run.request.config.detail)
+    released = Candidate(run.request.base, run.model)
+    new = Candidate(path.stem, run.model.with_decoder(fit.best_state), run.request.config.detail)
     return {"new": new, "current": run.current, "released": released}
 
 
-def _current(request: TrainingRequest, model: MedSAM) -> Contender:
+def _current(request: TrainingRequest, model: MedSAM) -> Candidate:
     """The decoder in use. Raises ModelError when it is gone, or belongs to another encoder."""
     spec = find_model(request.current)
     if spec.decoder is None:
-        return Contender(request.base, model)
-    return Contender(spec.name, load_decoder(model, spec.decoder), spec.detail)
+        return Candidate(request.base, model)
+    return Candidate(spec.name, load_decoder(model, spec.decoder), spec.detail)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from napari_medsam.evaluate.metrics import (
     normalized_surface_distance,
     nsd_tolerance,
 )
+from napari_medsam.evaluate.verdict import CaseScores, ClassScores, Difference, Scores, Verdict
 from napari_medsam.finetune.samples import planes_of
 from napari_medsam.geometry import bbox_of
 from napari_medsam.image.plane import Plane
@@ -40,7 +41,7 @@ TOLERANCE = 2.0
 LEVEL = 0.95
 DRAWS = 4000
 
-Scores = dict[str, float]
+_Row = tuple[str, int, Scores | None, Scores | None, Scores | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,8 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
-    """A decoder under judgement: what it is called, its model, and the detail it predicts with."""
+class Candidate:
+    """A decoder to be judged: what it is called, its model, and the detail it predicts with."""
 
     name: str
     model: MedSAM
@@ -80,19 +81,19 @@ class Contender:
 
 
 def judge(
-    contenders: Mapping[str, Contender],
+    candidates: Mapping[str, Candidate],
     cases: Sequence[tuple[str, Case]],
     cache: EmbeddingCache | None,
     seed: int = 0,
     stopping: Callable[[], bool] = lambda: False,
     every: bool = False,
 ) -> Iterator[Judged]:
-    """Predict each object of the cases (stem, case) with each contender, from the same boxes, 0 to 5 % too large.
+    """Predict each object of the cases (stem, case) with each candidate, from the same boxes, 0 to 5 % too large.
 
     Of a case with many objects `MOST_OBJECTS_A_CASE` are drawn, unless it is to be every one. Boxes and draws depend
     on seed, case and label only. Stops early once stopping(). Raises what embedding and decoding raise.
     """
-    segmenters = {role: Segmenter(one.model, cache) for role, one in contenders.items()}
+    segmenters = {role: Segmenter(one.model, cache) for role, one in candidates.items()}
     for stem, case in cases:
         classes = {item.label: item.class_name for item in case.objects}
         for number, plane, labels, label in _drawn_objects(stem, case, seed, every):
@@ -102,7 +103,7 @@ def judge(
             box = box_from_mask(mask, _rng(seed, stem, label, plane.name))
             found = {
                 role: segmenters[role].predict(plane, box[None], detail=one.detail)[0]
-                for role, one in contenders.items()
+                for role, one in candidates.items()
             }
             tolerance = nsd_tolerance(plane.spacing, case.unit, TOLERANCE, TOLERANCE)
             scores = {role: _score(prediction, mask, plane, tolerance) for role, prediction in found.items()}
@@ -127,38 +128,41 @@ def objects_to_judge(cases: Sequence[tuple[str, Case]]) -> int:
     return sum(min(_count(case.gts), MOST_OBJECTS_A_CASE) for _, case in cases)
 
 
-def verdict_of(judged: Sequence[Judged], names: Mapping[str, str], by: str, seed: int = 0) -> dict[str, Any]:
-    """The verdict as JSON values: decision "adopt", "keep" or "unsure", its reason, means, interval and tables.
+def verdict_of(judged: Sequence[Judged], names: Mapping[str, str], by: str, seed: int = 0) -> Verdict:
+    """The verdict on objects that are scored for the roles "new", "current" and maybe "released".
 
-    judged: scored for the roles "new", "current" and maybe "released". names: what each role is called. by: how the
-    cases were divided. Adopted is only what beats the current decoder's DSC beyond a paired bootstrap interval of
-    95 % over groups (over objects where there are fewer than 4). Source: Efron and Tibshirani, 1993, chapter 13.
+    names: what each role is called. by: how the cases were divided. Adopted is only what beats the current decoder's
+    DSC beyond a paired bootstrap interval of 95 % over groups (over objects where there are fewer than 4). Source:
+    Efron and Tibshirani, 1993, chapter 13.
     """
-    verdict: dict[str, Any] = {
-        **names,
-        "by": by,
-        "objects": len(judged),
-        "cases": len({one.case for one in judged}),
-        "tolerance": TOLERANCE,
-    }
+    verdict = Verdict(
+        new=names["new"],
+        current=names["current"],
+        released=names.get("released", ""),
+        by=by,
+        objects=len(judged),
+        cases=len({one.case for one in judged}),
+        tolerance=TOLERANCE,
+        decision="unsure",
+        reason=f"Cannot tell: {len(judged)} held-out objects, and under {LEAST_OBJECTS} say nothing. "
+        "Correct more images, then train again.",
+        mean=_means(judged),
+        classes=tuple(ClassScores(*row) for row in _rows(judged, "class_name")),
+        table=tuple(sorted((CaseScores(*row) for row in _rows(judged, "case")), key=_new_dsc)),
+    )
     if len(judged) < LEAST_OBJECTS:
-        reason = (
-            f"Cannot tell: {len(judged)} held-out objects, and under {LEAST_OBJECTS} say nothing. "
-            "Correct more images, then train again."
-        )
-        return {**verdict, "decision": "unsure", "reason": reason, "mean": _means(judged), **_tables(judged)}
-    difference, low, high, units = _interval(judged, seed)
-    decision = "adopt" if low > 0 else "keep"
-    verdict["difference"] = {"dsc": difference, "low": low, "high": high, "level": LEVEL, "over": units}
-    reason = _reason(decision, difference, low, high, names, len(judged))
-    return {**verdict, "decision": decision, "reason": reason, "mean": _means(judged), **_tables(judged)}
+        return verdict
+    found = _interval(judged, seed)
+    decision = "adopt" if found.low > 0 else "keep"
+    reason = _reason(decision, found, names["current"], len(judged))
+    return replace(verdict, difference=found, decision=decision, reason=reason)
 
 
 def worst_first(judged: Sequence[Judged]) -> list[Judged]:
     """Objects in the order of the new decoder's DSC, the worst of each case before the second worst of any."""
     seen: dict[str, int] = {}
     ordered = []
-    for one in sorted(judged, key=lambda one: one.scores["new"]["dsc"]):
+    for one in sorted(judged, key=lambda one: one.scores["new"].dsc):
         rank = seen[one.case] = seen.get(one.case, -1) + 1
         ordered.append((rank, one))
     return [one for _, one in sorted(ordered, key=lambda pair: pair[0])]
@@ -185,15 +189,13 @@ def _drawn_objects(
 
 def _score(prediction: Prediction, mask: npt.NDArray[np.bool_], plane: Plane, tolerance: float) -> Scores:
     full = prediction.full(plane.shape)
-    return {
-        "dsc": dice_coefficient(full, mask),
-        "nsd": normalized_surface_distance(full, mask, plane.spacing, tolerance),
-    }
+    distance = normalized_surface_distance(full, mask, plane.spacing, tolerance)
+    return Scores(dice_coefficient(full, mask), distance)
 
 
-def _interval(judged: Sequence[Judged], seed: int) -> tuple[float, float, float, str]:
-    """Mean difference of the DSC, new minus current, and its bootstrap interval; over what it was drawn."""
-    gains = np.array([one.scores["new"]["dsc"] - one.scores["current"]["dsc"] for one in judged])
+def _interval(judged: Sequence[Judged], seed: int) -> Difference:
+    """The bootstrap interval is drawn over groups, over cases where they are few, else over objects."""
+    gains = np.array([one.scores["new"].dsc - one.scores["current"].dsc for one in judged])
     groups = np.unique([one.group for one in judged], return_inverse=True)[1]
     units = "groups"
     if len(np.unique(groups)) < LEAST_UNITS:
@@ -206,54 +208,39 @@ def _interval(judged: Sequence[Judged], seed: int) -> tuple[float, float, float,
     draws = np.random.default_rng([seed, 3]).integers(len(sums), size=(DRAWS, len(sums)))
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(gains.mean()), float(low), float(high), units
+    return Difference(float(gains.mean()), float(low), float(high), LEVEL, units)
 
 
-def _reason(
-    decision: str, difference: float, low: float, high: float, names: Mapping[str, str], objects: int
-) -> str:
-    change = f"DSC {difference:+.3f} ({low:+.3f} to {high:+.3f}) on {objects} held-out objects"
+def _reason(decision: str, found: Difference, current: str, objects: int) -> str:
+    change = f"DSC {found.dsc:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on {objects} held-out objects"
     if decision == "adopt":
-        return f"Better than {names['current']} beyond doubt: {change}."
-    if high < 0:
-        return f"Worse than {names['current']}: {change}."
-    return f"Not better than {names['current']} beyond doubt: {change}."
+        return f"Better than {current} beyond doubt: {change}."
+    if found.high < 0:
+        return f"Worse than {current}: {change}."
+    return f"Not better than {current} beyond doubt: {change}."
 
 
 def _means(judged: Sequence[Judged]) -> dict[str, Scores]:
-    roles = judged[0].scores if judged else {}
+    def mean(role: str, metric: str) -> float:
+        return float(np.mean([getattr(one.scores[role], metric) for one in judged]))
+
     return {
-        role: {
-            metric: float(np.mean([one.scores[role][metric] for one in judged])) for metric in ("dsc", "nsd")
-        }
-        for role in roles
+        role: Scores(mean(role, "dsc"), mean(role, "nsd")) for role in (judged[0].scores if judged else ())
     }
 
 
-def _tables(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Means by class and by case; the cases with the worst new DSC first."""
-    return {
-        "classes": _rows(judged, "class_name", "class"),
-        "table": sorted(_rows(judged, "case", "case"), key=_new_dsc),
-    }
+def _new_dsc(row: CaseScores) -> float:
+    return 0.0 if row.new is None else row.new.dsc
 
 
-def _rows(judged: Sequence[Judged], attribute: str, title: str) -> list[dict[str, Any]]:
-    return [
-        {title: name, "objects": len(members), **_means(members)}
-        for name, members in _grouped(judged, attribute).items()
-    ]
-
-
-def _new_dsc(row: Mapping[str, Any]) -> float:
-    return float(row["new"]["dsc"])
-
-
-def _grouped(judged: Sequence[Judged], key: str) -> dict[str, list[Judged]]:
+def _rows(judged: Sequence[Judged], attribute: str) -> Iterator[_Row]:
+    """For each value of an attribute: itself, its number of objects, and their means as new, current, released."""
     groups: dict[str, list[Judged]] = {}
     for one in judged:
-        groups.setdefault(getattr(one, key), []).append(one)
-    return dict(sorted(groups.items()))
+        groups.setdefault(getattr(one, attribute), []).append(one)
+    for name, members in sorted(groups.items()):
+        means = _means(members)
+        yield name, len(members), means.get("new"), means.get("current"), means.get("released")
 
 
 def _rng(seed: int, stem: str, label: int, more: str) -> np.random.Generator:

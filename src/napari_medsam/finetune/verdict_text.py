@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from napari_medsam.evaluate.verdict import Scores, Verdict
 
 ROLES = ("new", "current", "released")
 METRICS = ("dsc", "nsd")
@@ -11,36 +10,32 @@ HEADING = ("", "Objects", *(f"{metric.upper()} {role}" for metric in METRICS for
 _WORDS = {"adopt": "Adopted", "keep": "Kept aside", "unsure": "Cannot tell"}
 
 
-def decision_of(verdict: Mapping[str, Any] | None) -> str:
+def decision_of(verdict: Verdict | None) -> str:
     """The decision in one or two words; "Not judged" without a verdict."""
-    return "Not judged" if verdict is None else _WORDS.get(str(verdict.get("decision")), "Not judged")
+    return "Not judged" if verdict is None else _WORDS.get(verdict.decision, "Not judged")
 
 
-def sentence_of(verdict: Mapping[str, Any]) -> str:
+def sentence_of(verdict: Verdict) -> str:
     """All that stands above the table: the decision, why, and what the interval was drawn over."""
-    parts = [f"{decision_of(verdict)}.", str(verdict.get("reason", ""))]
-    found = verdict.get("difference")
-    if found:
-        over, cases = found.get("over", "cases"), verdict.get("cases", 0)
-        parts.append(
-            f"In brackets the {found['level']:.0%} interval, drawn over {over}; {cases} cases judge."
-        )
+    parts = [f"{decision_of(verdict)}.", verdict.reason]
+    found = verdict.difference
+    if found is not None:
+        over = f"the {found.level:.0%} interval, drawn over {found.over}"
+        parts.append(f"In brackets {over}; {verdict.cases} cases judge.")
     return " ".join(part for part in parts if part)
 
 
-def rows_of(verdict: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def rows_of(verdict: Verdict) -> list[tuple[str, ...]]:
     """A row for the mean, for each class and for each case, as `HEADING` names its columns."""
-    means = {"objects": verdict.get("objects", 0), **verdict.get("mean", {})}
-    rows = [_row("All", means)]
-    rows += [_row(f"class {entry['class']}", entry) for entry in verdict.get("classes", ())]
-    rows += [_row(str(entry["case"]), entry) for entry in verdict.get("table", ())]
+    rows = [_row("All", verdict.objects, [verdict.mean.get(role) for role in ROLES])]
+    rows += [
+        _row(f"class {one.class_}", one.objects, [one.new, one.current, one.released])
+        for one in verdict.classes
+    ]
+    rows += [_row(one.case, one.objects, [one.new, one.current, one.released]) for one in verdict.table]
     return rows
 
 
-def _row(title: str, scores: Mapping[str, Any]) -> tuple[str, ...]:
-    cells = [_cell(scores.get(role), metric) for metric in METRICS for role in ROLES]
-    return (title, str(scores.get("objects", "")), *cells)
-
-
-def _cell(scores: Mapping[str, float] | None, metric: str) -> str:
-    return "" if scores is None or metric not in scores else f"{scores[metric]:.3f}"
+def _row(title: str, objects: int, scores: list[Scores | None]) -> tuple[str, ...]:
+    cells = ["" if one is None else f"{getattr(one, metric):.3f}" for metric in METRICS for one in scores]
+    return (title, str(objects), *cells)

@@ -7,14 +7,13 @@ wanted the decoder is gone: the process ends at once, and the run can be resumed
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from napari_medsam.errors import MedSAMError
+from napari_medsam.finetune.events import Event, Failed, to_line
 from napari_medsam.finetune.request import at_work, request_of
 from napari_medsam.model.runtime.memory import keep_freed_memory
 from napari_medsam.process import answers_to_parent, step_back
@@ -29,8 +28,8 @@ def main() -> None:
     stop = threading.Event()
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
 
-    def emit(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
+    def emit(event: Event) -> None:
+        events.write(to_line(event) + "\n")
 
     keep_freed_memory()
     try:
@@ -39,16 +38,11 @@ def main() -> None:
         with at_work(folder):
             train(request_of(folder), folder, emit, stop.is_set)
     except MedSAMError as error:
-        emit({"kind": "failed", "message": str(error)})
+        emit(Failed(str(error)))
     except MemoryError:
-        emit(
-            {
-                "kind": "failed",
-                "message": "Training ran out of memory. Close other programs, or use fewer cases.",
-            }
-        )
+        emit(Failed("Training failed: out of memory. Close other programs, or use fewer cases."))
     except Exception as error:
-        emit({"kind": "failed", "message": f"Training failed: {type(error).__name__}: {error}"})
+        emit(Failed(f"Training failed: {type(error).__name__}: {error}. More is in {folder / 'log.txt'}."))
         raise
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from dataclasses import field as dataclass_field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_medsam.errors import CheckpointError
+from napari_medsam.evaluate.verdict import Verdict
 from napari_medsam.files import replacing
+from napari_medsam.records import from_json, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,15 +25,17 @@ HEADER = "napari_medsam_decoder"
 VERSION = 1
 MOST_DETAIL = 32
 _LEARNED = "mask_decoder."
-_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "detail": int,
-    "cases": Mapping,
-    "classes": tuple,
-    "config": Mapping,
-    "curve": tuple,
-    "prompts": tuple,
-    "verdict": (Mapping, type(None)),
-}  # of what is no text
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One whole epoch of a training run: its number from 1, its mean loss, the validation DSC where cases validate,
+    and seconds since the beginning."""
+
+    epoch: int
+    loss: float
+    validation: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class DecoderInfo:
     name: how it is called. base: the model whose encoder and prompt encoder it needs, a registry name or checkpoint
     path. encoder_hash: of that encoder's weights. decoder_hash: of all decoder weights, prompt encoder included.
     detail: the detail it was trained for, 1 for none. cases: stems it learned from, validated on and was judged by,
-    under "train", "val" and "test". config, curve, verdict: as the training run left them, JSON values. prompts: what
+    under "train", "val" and "test". config: settings of the training run, JSON values. prompts: what
     it has learned, "box" and perhaps "point".
     """
 
@@ -54,11 +57,11 @@ class DecoderInfo:
     detail: int = 1
     dataset: str = ""
     dataset_id: str = ""
-    cases: Mapping[str, tuple[str, ...]] = dataclass_field(default_factory=dict)
+    cases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
-    config: Mapping[str, Any] = dataclass_field(default_factory=dict)
-    curve: tuple[Mapping[str, Any], ...] = ()
-    verdict: Mapping[str, Any] | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = ()
+    verdict: Verdict | None = None
     notes: str = ""
     prompts: tuple[str, ...] = ("box",)
 
@@ -155,34 +158,23 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _metadata(info: DecoderInfo) -> dict[str, str]:
-    return {"format": "pt", HEADER: json.dumps({"version": VERSION, **asdict(info)}, allow_nan=False)}
+    return {"format": "pt", HEADER: json.dumps({"version": VERSION, **plain(info)})}
+
+
+@dataclass(frozen=True)
+class _Version:
+    version: int
 
 
 def _parsed(path: Path, header: str) -> DecoderInfo:
     try:
-        data = json.loads(header)
-        if data["version"] > VERSION:
+        if from_json(_Version, header).version > VERSION:
             raise CheckpointError(f"The decoder {path} was written by a later version. Update napari-medsam.")
-        known = {field.name for field in fields(DecoderInfo)}
-        values = {name: value for name, value in data.items() if name in known}
-        values["cases"] = {str(role): tuple(map(str, stems)) for role, stems in data.get("cases", {}).items()}
-        values["classes"] = tuple(map(str, data.get("classes", ())))
-        values["curve"] = tuple(data.get("curve", ()))
-        values["prompts"] = tuple(map(str, data.get("prompts", ("box",))))
-        values["detail"] = int(data.get("detail", 1))
-        info = DecoderInfo(**values)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        info = from_json(DecoderInfo, header)
+        if not 1 <= info.detail <= MOST_DETAIL:
+            raise ValueError(f"detail is {info.detail}")
+    except ValueError as error:
         raise CheckpointError(
             f"The header of the decoder {path} cannot be read ({error}). Train it again."
         ) from error
-    for field in fields(DecoderInfo):
-        value = getattr(info, field.name)
-        if not isinstance(value, _KINDS.get(field.name, str)):
-            raise CheckpointError(
-                f"The header of the decoder {path} holds {str(value)[:80]!r} as its {field.name}. Train it again."
-            )
-    if not 1 <= info.detail <= MOST_DETAIL:
-        raise CheckpointError(
-            f"The header of the decoder {path} asks for detail {info.detail}. Train it again."
-        )
     return info

@@ -13,7 +13,7 @@ from napari_medsam.model.names import find_model
 
 if TYPE_CHECKING:
     from napari_medsam.finetune.request import TrainingRequest
-    from napari_medsam.finetune.run_state import RunView
+    from napari_medsam.finetune.run_state import RunState
     from napari_medsam.ui.desk.controller import Controller
 
 
@@ -77,7 +77,7 @@ class Decoders(QObject):  # type: ignore[misc]
         if self._last == name:
             self._last = None
 
-    def on_trained(self, request: TrainingRequest, view: RunView) -> str:
+    def on_trained(self, request: TrainingRequest, view: RunState) -> str:
         """Use the decoder of a finished run at once if it was adopted. Returns a message for the user."""
         if view.decoder is None:
             return view.message
@@ -113,6 +113,5 @@ def _earlier_decoders(name: str) -> tuple[str | None, ...]:
         return ()
     from napari_medsam.model.decoder_file import read_info
 
-    verdict = read_info(spec.decoder).verdict or {}
-    current = verdict.get("current")
-    return (current if isinstance(current, str) else None, without_decoder(spec))
+    verdict = read_info(spec.decoder).verdict
+    return (None if verdict is None else verdict.current or None, without_decoder(spec))

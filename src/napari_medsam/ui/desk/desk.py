@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_medsam.embedding.cache import EmbeddingCache
     from napari_medsam.finetune.request import TrainingRequest
-    from napari_medsam.finetune.run_state import RunView
+    from napari_medsam.finetune.run_state import RunState
     from napari_medsam.model.holder import Loader
     from napari_medsam.session.settings import Settings
 
@@ -133,6 +133,6 @@ class Desk(QObject):  # type: ignore[misc]
         count = len(done.result())
         self.controller.notify(f"{count} case{'s' if count != 1 else ''} in {target}.")
 
-    def _on_trained(self, request: TrainingRequest, view: RunView) -> None:
+    def _on_trained(self, request: TrainingRequest, view: RunState) -> None:
         message = self.decoders.on_trained(request, view)
         self.controller.notify(message, warn=view.state == "failed")

@@ -11,12 +11,13 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_medsam.finetune.events import Event
 from napari_medsam.finetune.request import TrainingRequest, request_of
 from napari_medsam.finetune.run import TrainingProcess, new_run_folder, unfinished_runs
-from napari_medsam.finetune.run_state import RunView, follow
+from napari_medsam.finetune.run_state import RunState, follow
 from napari_medsam.ui.qt.bridge import MainThread, single_shot
 
-Begin = Callable[[TrainingRequest, Path, Callable[[dict[str, Any]], None]], Any]
+Begin = Callable[[TrainingRequest, Path, Callable[[Event], None]], Any]
 
 UPDATE_MS = 250  # events come with every step; a person reads four lines a second at most
 REAP_MS = 200
@@ -26,7 +27,7 @@ REAP_TURNS = 50  # then a process that does not end after its last event is kill
 class TrainingRun(QObject):  # type: ignore[misc]
     """At most one run at a time. ``begin`` starts its process (a test's fake, or `TrainingProcess`).
 
-    Signals, in the main thread: ``changed(RunView)`` a few times a second, ``ended(TrainingRequest, RunView)`` once
+    Signals, in the main thread: ``changed(RunState)`` a few times a second, ``ended(TrainingRequest, RunState)`` once
     a run. A run goes on while the panel that shows it is closed, and ends with `close`; then it can be resumed.
     """
 
@@ -38,7 +39,7 @@ class TrainingRun(QObject):  # type: ignore[misc]
         self._begin = begin
         self._main = MainThread(self)
         self._lock = Lock()
-        self._view = RunView()
+        self._view = RunState()
         self._run = 0
         self._pending = False
         self._process: Any = None
@@ -53,7 +54,7 @@ class TrainingRun(QObject):  # type: ignore[misc]
         return self._process is not None
 
     @property
-    def view(self) -> RunView:
+    def view(self) -> RunState:
         """What is known of the run that goes on, or of the last one."""
         return self._view
 
@@ -62,7 +63,7 @@ class TrainingRun(QObject):  # type: ignore[misc]
         assert not self.running
         folder = folder or new_run_folder()
         self._run += 1
-        self._view, self.request, self.folder = RunView(request.name), request, folder
+        self._view, self.request, self.folder = RunState(request.name), request, folder
         self._process = self._begin(request, folder, partial(self._on_event, self._run))
         self.changed.emit(self._view)
 
@@ -94,7 +95,7 @@ class TrainingRun(QObject):  # type: ignore[misc]
             if one is not None:
                 one.close()
 
-    def _on_event(self, run: int, event: dict[str, Any]) -> None:
+    def _on_event(self, run: int, event: Event) -> None:
         """Called by the process's reader thread."""
         with self._lock:
             if run != self._run:

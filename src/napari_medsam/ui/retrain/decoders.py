@@ -174,7 +174,7 @@ def _cells(decoder: OwnDecoder) -> tuple[str, ...]:
 def _tip(decoder: OwnDecoder) -> str:
     info = decoder.info
     detail = f", detail {info.detail}" if info.detail > 1 else ""
-    reason = (info.verdict or {}).get("reason", "Not judged.")
+    reason = "Not judged." if info.verdict is None else info.verdict.reason
     return (
         f"{decoder.name}: for {info.base}{detail}, made {info.created or 'at some time'}\n"
         f"classes {', '.join(info.classes) or 'unknown'}; dataset {info.dataset or 'unknown'}\n{reason}"

@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 from napari_medsam.curation.summary import Overview, look_at
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.request import request_of
-from napari_medsam.finetune.run_state import RunView
+from napari_medsam.finetune.run_state import RunState
 from napari_medsam.ui.qt.bridge import single_shot
 from napari_medsam.ui.qt.build import Part, button, hbox
 from napari_medsam.ui.qt.panel import Panel
@@ -203,7 +203,7 @@ class RetrainPanel(Panel):
         error = done.exception()
         self.summary.setText(str(error) if error is not None else "\n".join(done.result().lines))
 
-    def _show_run(self, view: RunView) -> None:
+    def _show_run(self, view: RunState) -> None:
         running = self.training.running
         self.start.setEnabled(not running)
         self.resume.setEnabled(not running)
@@ -222,7 +222,7 @@ class RetrainPanel(Panel):
             self.verdict.show_verdict(view.verdict, self.training.folder, _without_verdict(view))
             self._show_back()
 
-    def _on_ended(self, _request: object, view: RunView) -> None:
+    def _on_ended(self, _request: object, view: RunState) -> None:
         self._show_unfinished()
         self._summarize_soon()
         if view.decoder is not None:
@@ -268,7 +268,7 @@ def _remove(panel: RetrainPanel) -> None:
             window.remove_dock_widget(panel)
 
 
-def _describe_data(view: RunView) -> str:
+def _describe_data(view: RunState) -> str:
     if not view.device:
         return ""
     sides = view.split or {}
@@ -278,7 +278,7 @@ def _describe_data(view: RunView) -> str:
     )
 
 
-def _without_verdict(view: RunView) -> str:
+def _without_verdict(view: RunState) -> str:
     if view.state == "stopped" and view.decoder is not None:
         return f"{view.name} was stopped before it was judged."
     return "" if view.ended else "A verdict comes when the run ends."

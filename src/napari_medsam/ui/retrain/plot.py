@@ -8,7 +8,7 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_medsam.finetune.run_state import Point
+from napari_medsam.model.decoder_file import CurvePoint
 
 LOSS, VALIDATION = QColor(86, 180, 233), QColor(230, 159, 0)
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 18, 16
@@ -20,7 +20,7 @@ class CurvePlot(QWidget):  # type: ignore[misc]
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._curve: tuple[Point, ...] = ()
+        self._curve: tuple[CurvePoint, ...] = ()
         self._epochs, self._best = 0, 0
         self.setMinimumHeight(130)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -31,7 +31,7 @@ class CurvePlot(QWidget):  # type: ignore[misc]
     def sizeHint(self) -> QSize:
         return QSize(300, 130)
 
-    def show_curve(self, curve: Sequence[Point], epochs: int, best: int) -> None:
+    def show_curve(self, curve: Sequence[CurvePoint], epochs: int, best: int) -> None:
         """Draw these epochs of so many; best: the epoch that is kept, 0 for none."""
         now = (tuple(curve), epochs, best)
         if now != (self._curve, self._epochs, self._best):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QPixmap
@@ -18,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_medsam.evaluate.verdict import Verdict
 from napari_medsam.finetune.verdict_text import HEADING, rows_of, sentence_of
 from napari_medsam.ui.qt.build import vbox
 
@@ -47,11 +46,11 @@ class VerdictView(QWidget):  # type: ignore[misc]
         vbox(self.sentence, self.table, self.legend, self.strip, within=self)
         self.show_verdict(None, None)
 
-    def show_verdict(self, verdict: Mapping[str, Any] | None, folder: Path | None, text: str = "") -> None:
+    def show_verdict(self, verdict: Verdict | None, folder: Path | None, text: str = "") -> None:
         """Show a verdict and the pictures in its run's folder; text: what to show without a verdict."""
         self.sentence.setText(text if verdict is None else sentence_of(verdict))
         self._show_table([] if verdict is None else rows_of(verdict))
-        names = [] if verdict is None or folder is None else verdict.get("pictures", [])
+        names = [] if verdict is None or folder is None else verdict.pictures
         # names come from a file: none of them may leave the folder
         self._show_pictures([folder / Path(name).name for name in names] if folder is not None else [])
 
