@@ -257,7 +257,9 @@ def test_a_loss_that_is_not_finite_ends_the_fit(make: Make, features: FeatureSto
     else:
         with torch.no_grad():
             fit._learned[0].fill_(float("nan"))
-    with pytest.raises(ModelError, match=r"went astray.*epoch 2.*learning rate under 0\.000\d+, or"):
+    with pytest.raises(
+        ModelError, match=r"Training failed: the loss.*epoch 2.*learning rate under 0\.000\d+, or"
+    ):
         list(runs)
     assert state_hash(fit.best_state) == good
 
