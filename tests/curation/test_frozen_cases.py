@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_medsam.curation.case import Case
+from napari_medsam.curation.case import Case, ContrastRecord, ModelRecord, Prompts
 from napari_medsam.curation.case_files import content_hash, stored_hash, write_case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import ClassEntry, read_manifest
@@ -21,12 +21,7 @@ RGB, GRAY, VOLUME = (
     "2D_scan_7_3a49938d77bf7889",
     "3D_volume_fd3475a7209591c0",
 )
-MODEL = {
-    "name": "lite-medsam",
-    "encoder_hash": "e" * 64,
-    "decoder_hash": "d" * 64,
-    "precision": "torch-float32",
-}
+MODEL = ModelRecord("lite-medsam", "e" * 64, "d" * 64, "torch-float32")
 
 
 @pytest.fixture
@@ -89,13 +84,8 @@ def test_an_rgb_plane(dataset: CuratedDataset) -> None:
     assert (case.gts.shape, label_areas(case)) == ((40, 48), [140, 96, 140])
     assert (case.spacing, case.unit, case.group, case.field) == ((1.0, 1.0), "pixel", "slide A", "whole")
     assert case.model == MODEL
-    assert case.contrast == {
-        "name": "rgb",
-        "mode": "rgb",
-        "limits": [[0.0, 255.0]] * 3,
-        "channels": [0, 1, 2],
-    }
-    assert case.source["path"] == "/data/field 1.tif"
+    assert case.contrast == ContrastRecord("rgb", "rgb", ((0.0, 255.0),) * 3, (0, 1, 2))
+    assert case.source.path == "/data/field 1.tif"
     first, second, third = case.objects
     assert [(o.label, o.class_name, o.class_id, o.source_label) for o in case.objects] == [
         (1, "cell", 1, 12),
@@ -108,8 +98,8 @@ def test_an_rgb_plane(dataset: CuratedDataset) -> None:
         (False, 0.5),
         (True, None),
     ]
-    assert first.prompts == {"points": [[5.0, 6.5, 1], [13.25, 21.0, 0]]}
-    assert (second.prompts, third.prompts) == ({}, {})
+    assert first.prompts == Prompts(((5.0, 6.5, 1), (13.25, 21.0, 0)))
+    assert (second.prompts, third.prompts) == (Prompts(), Prompts())
     assert first.predicted is not None
     assert (area(first.predicted), area(second.predicted)) == (
         128,
@@ -125,8 +115,8 @@ def test_a_gray_slice(dataset: CuratedDataset) -> None:
     gray = ((rows * 3 + cols * 2) % 256).astype(np.uint8)
     assert np.array_equal(case.imgs, np.repeat(gray[..., None], 3, axis=2))
     assert (case.spacing, case.unit, case.group) == ((0.5, 0.25), "mm", "patient 3")
-    assert case.source["index"] == [7, None, None]
-    assert case.contrast == {"name": "auto", "mode": "auto", "limits": [[103.5, 2047.25]], "channels": [0]}
+    assert case.source.index == (7, None, None)
+    assert case.contrast == ContrastRecord("auto", "auto", ((103.5, 2047.25),), (0,))
     [cell] = case.objects
     assert (cell.box, cell.corrected, cell.predicted_iou) == ((9.0, 11.5, 30.5, 32.0), False, 0.9375)
     assert area(cell.predicted) == 400
@@ -139,7 +129,7 @@ def test_a_volume(dataset: CuratedDataset) -> None:
     case = dataset[VOLUME]
     assert np.array_equal(case.imgs, (np.arange(4 * 20 * 24) % 256).astype(np.uint8).reshape(4, 20, 24))
     assert (case.gts.shape, label_areas(case)) == ((4, 20, 24), [126, 108])
-    assert (case.spacing, case.unit, case.group, case.model) == ((2.5, 0.5, 0.75), "mm", None, {})
+    assert (case.spacing, case.unit, case.group, case.model) == ((2.5, 0.5, 0.75), "mm", None, ModelRecord())
     organ, lesion = case.objects
     assert [(o.class_name, o.class_id) for o in (organ, lesion)] == [("organ", 3), ("lesion", 4)]
     assert (organ.box, lesion.box) == ((0.0, 3.5, 5.0, 3.0, 10.5, 12.0), (12.0, 13.5, 18.0, 20.5))

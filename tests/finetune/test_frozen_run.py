@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from napari_medsam.finetune.checkpoint import load_checkpoint, run_identity
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.events import Event, from_line
 from napari_medsam.finetune.request import request_of
 from napari_medsam.finetune.run import runs_folder, unfinished_runs
-from napari_medsam.finetune.run_state import RunView, follow
+from napari_medsam.finetune.run_state import RunState, follow
 from napari_medsam.finetune.verdict_text import decision_of, rows_of, sentence_of
 
 FROZEN = Path(__file__).parents[1] / "fixtures" / "v1"
@@ -40,7 +39,7 @@ def config() -> FinetuneConfig:
         cross_entropy=0.75,
         iou=0.25,
         correction=0.125,
-        hold=0.5,
+        keep_base=0.5,
         jitter=(-0.01, 0.08),
         clicks=0.3,
         jitter_px=(0.0, 3.0),
@@ -53,8 +52,8 @@ def config() -> FinetuneConfig:
     )
 
 
-def events() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DONE / "events.jsonl").read_text().splitlines()]
+def events() -> list[Event]:
+    return [event for line in (DONE / "events.jsonl").read_text().splitlines() if (event := from_line(line))]
 
 
 def test_the_request_with_every_setting() -> None:
@@ -67,7 +66,7 @@ def test_the_request_with_every_setting() -> None:
 
 
 def test_its_events_make_the_view_they_made() -> None:
-    half = reduce(follow, events()[:40], RunView("nuclei"))
+    half = reduce(follow, events()[:40], RunState("nuclei"))
     assert (half.state, half.epoch, half.epochs, half.best, half.done, half.of) == (
         "training",
         2,
@@ -77,7 +76,7 @@ def test_its_events_make_the_view_they_made() -> None:
         56,
     )
     assert len(half.curve) == 1
-    view = reduce(follow, events(), RunView("nuclei"))
+    view = reduce(follow, events(), RunState("nuclei"))
     assert (view.state, view.name, view.adopted) == ("done", "nuclei", True)
     assert (view.cases, view.objects, view.by, view.device) == (12, 24, "group", "cpu")
     assert view.split == {"train": 7, "val": 2, "test": 3}
@@ -90,9 +89,9 @@ def test_its_events_make_the_view_they_made() -> None:
 
 
 def test_the_verdict_in_words_and_rows() -> None:
-    ended = json.loads((DONE / "ended.json").read_text())
+    ended = from_line((DONE / "ended.json").read_text())
     assert ended == events()[-1]
-    verdict = reduce(follow, events(), RunView()).verdict
+    verdict = reduce(follow, events(), RunState()).verdict
     assert verdict is not None
     assert decision_of(verdict) == "Adopted"
     assert sentence_of(verdict).endswith("In brackets the 95% interval, drawn over objects; 3 cases judge.")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from napari_medsam.errors import CheckpointError
-from napari_medsam.model.decoder_file import is_decoder, read_decoder, read_info, rewrite_info
+from napari_medsam.evaluate.verdict import Scores
+from napari_medsam.model.decoder_file import CurvePoint, is_decoder, read_decoder, read_info, rewrite_info
 from napari_medsam.model.library import decoder_path, find_own, own_decoders
 from napari_medsam.model.names import find_model
 
@@ -33,14 +34,14 @@ def test_what_it_says_of_itself() -> None:
 def test_how_it_was_trained_and_judged() -> None:
     info = read_info(FROZEN)
     assert info.curve == (
-        {"epoch": 1, "loss": 0.5, "validation": 0.75, "seconds": 2.5},
-        {"epoch": 2, "loss": 0.25, "validation": None, "seconds": 5.0},
+        CurvePoint(1, 0.5, 0.75, 2.5),
+        CurvePoint(2, 0.25, None, 5.0),
     )
     assert (info.config["visits"], info.config["schedule"], info.config["seed"]) == (500, "constant", 11)
     assert info.verdict is not None
-    assert (info.verdict["decision"], info.verdict["objects"], info.verdict["cases"]) == ("adopt", 6, 3)
-    assert info.verdict["mean"]["new"] == {"dsc": 0.9380260996233635, "nsd": 0.9811739815296091}
-    assert len(info.verdict["pictures"]) == 6
+    assert (info.verdict.decision, info.verdict.objects, info.verdict.cases) == ("adopt", 6, 3)
+    assert info.verdict.mean["new"] == Scores(0.9380260996233635, 0.9811739815296091)
+    assert len(info.verdict.pictures) == 6
 
 
 def test_its_weights_go_on_the_prompt_encoder_of_its_model() -> None:
