@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "training"))
 
 SIDE, CHANNELS, SAMPLES, SHARDS = 64, 64, 60, 5
 KILLED = "RANK_TO_KILL"
@@ -35,7 +34,7 @@ KILLED = "RANK_TO_KILL"
 
 def write_store(store: Path) -> None:
     """Samples of 64 x 64: features (64, 16, 16) float16 and the disc as a target; the same, always."""
-    from corpus.store import SampleName, ShardWriter, shard_path
+    from napari_medsam_training.corpus.store import SampleName, ShardWriter, shard_path
 
     rng = np.random.default_rng(0)
     mixture = rng.normal(size=(CHANNELS, 16))
@@ -64,10 +63,10 @@ class NewDecoder:
 
     def load(self, name: str) -> object:
         import torch
-        from fit import Beginning
 
         from napari_medsam.image.field import Frame
         from napari_medsam.model.networks.decoder import MaskDecoder, SamDecoder
+        from napari_medsam_training.fit import Beginning
 
         torch.manual_seed(0)
         decoder = SamDecoder(SIDE, MaskDecoder(CHANNELS, mlp_dim=256), CHANNELS)
@@ -126,7 +125,7 @@ def run(command: list[str], run_folder: Path, **environment: str) -> Ended:
 
 def killed_after(step: int) -> None:
     """Let this process end by SIGKILL once it has done that step."""
-    from fit import Fit
+    from napari_medsam_training.fit import Fit
 
     steps = Fit.run
 
@@ -140,7 +139,7 @@ def killed_after(step: int) -> None:
 
 
 def as_fit() -> int:
-    import fit
+    from napari_medsam_training import fit
 
     if os.environ.get(KILLED, "").split(":")[0] == os.environ.get("LOCAL_RANK", "0"):
         killed_after(int(os.environ[KILLED].split(":")[1]))

@@ -28,7 +28,6 @@ from PIL import Image
 from record import Figure, publish
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "training"))
 
 TITLES = {
     "memory": "peak memory of curation and embedding",
@@ -109,7 +108,7 @@ def times(folder: Path, pattern: str) -> dict[str, int]:
 
 def shards_repeated_by_curation(folder: Path, dataset: Path) -> int:
     """Kill a run half-way, run it again, and count the shards that work was done for twice."""
-    from corpus.shards import read_lines
+    from napari_medsam_training.corpus.shards import read_lines
 
     kill_after(curate_command(folder, dataset), lambda: len(times(records_of(dataset), "*.jsonl")), 4)
     done = times(records_of(dataset), "*.jsonl")
@@ -168,14 +167,13 @@ def cluster(workers: int) -> Iterator[str]:
 
 
 def _warm() -> None:
-    for folder in ("training", "benchmarks"):
-        sys.path.insert(0, str(ROOT / folder))
-    import corpus.curate_shard
-    import corpus.embed_shard
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     import tiny_encoder
     import zarr
 
-    for module in (corpus.curate_shard, corpus.embed_shard, tiny_encoder, zarr):
+    from napari_medsam_training.corpus import curate_shard, embed_shard
+
+    for module in (curate_shard, embed_shard, tiny_encoder, zarr):
         assert module.__file__
 
 
@@ -253,8 +251,9 @@ def workers(work: Path, size: int) -> list[Figure]:
 
 def main() -> int:
     if sys.argv[1:2] == ["--embed"]:
-        import embed
         from tiny_encoder import TinyChoice
+
+        from napari_medsam_training import embed
 
         return embed.main(sys.argv[2:], TinyChoice())
     parser = argparse.ArgumentParser(

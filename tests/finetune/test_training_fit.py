@@ -256,7 +256,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit(make: Make, features: FeatureSto
         fit._features = lambda sample: features(sample) * np.float16(np.inf)
     else:
         with torch.no_grad():
-            fit._learned[0].fill_(float("nan"))
+            fit._visits.learned[0].fill_(float("nan"))
     with pytest.raises(
         ModelError, match=r"Training failed: the loss.*epoch 2.*learning rate under 0\.000\d+, or"
     ):

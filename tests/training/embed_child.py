@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fake_medsam import FakeMedSAM
 
-for folder in ("training", "tests", "tests/training"):
+for folder in ("tests", "tests/training"):
     sys.path.insert(0, str(Path(__file__).parents[2] / folder))
 
 
@@ -28,7 +28,8 @@ class Fake:
 
 
 if __name__ == "__main__":
-    import embed
     from embed_child import Fake as Importable  # not __main__'s, which workers could not find
+
+    from napari_medsam_training import embed
 
     sys.exit(embed.main(sys.argv[1:], Importable()))

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fit import Beginning
-
     from napari_medsam.model.local import MedSAM
+    from napari_medsam_training.fit import Beginning
 
-for folder in ("training", "tests/finetune"):
-    sys.path.insert(0, str(Path(__file__).parents[2] / folder))
+sys.path.insert(0, str(Path(__file__).parents[1] / "finetune"))
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Tiny:
 
     def load(self, name: str) -> Beginning:
         from finetune_fakes import FRAME, seeded_decoder
-        from fit import Beginning
+
+        from napari_medsam_training.fit import Beginning
 
         if name != "tiny":
             raise ValueError(f"no model {name}")
@@ -53,7 +52,7 @@ class TinyChoice:
 
 def killed_after(step: int) -> None:
     """Let this process end by SIGKILL once it has done that step."""
-    from fit import Fit
+    from napari_medsam_training.fit import Fit
 
     run = Fit.run
 
@@ -67,7 +66,7 @@ def killed_after(step: int) -> None:
 
 
 if __name__ == "__main__":
-    import fit
+    from napari_medsam_training import fit
 
     if os.environ.get("RANK_TO_KILL") == os.environ.get("LOCAL_RANK", "0"):
         killed_after(int(os.environ["STEP_TO_KILL"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import baselines
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError, CheckpointError
 from napari_medsam.evaluate.metrics import dice_coefficient
+from napari_medsam_training import baselines
 
 TINY = baselines.UNetConfig(side=32, channels=(4, 8, 16), batch=2, learning_rate=0.01, epochs=12)
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_committed_settings_can_be_read() -> None:
-    config = baselines.read_config(Path(baselines.__file__).parent / "configs" / "unet.toml")
+    config = baselines.read_config(Path(__file__).parents[2] / "training" / "configs" / "unet.toml")
     assert (config.side, config.epochs) == (256, None)
     assert [config.epochs_for(planes) for planes in (1, 60, 10_000)] == [60, 20, 10]
 

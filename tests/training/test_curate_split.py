@@ -130,7 +130,7 @@ def test_names_pair_by_ending_and_by_rule_and_in_one_folder(tmp_path: Path) -> N
         Image.fromarray(grey(number, MASK)).save(images / f"scan {number}.png")
         Image.fromarray(MASK.astype("u1")).save(images / f"scan {number}_mask.png")
     where = [str(images), str(images), str(tmp_path / "dataset")]
-    from curate import main
+    from napari_medsam_training.curate import main
 
     assert main([*where, "--modality", "US", "--target", "lesion", "--quiet"]) == 0
     assert len(CuratedDataset(tmp_path / "dataset")) == 2
@@ -166,7 +166,7 @@ def test_another_folder_under_the_same_name_is_refused(tmp_path: Path) -> None:
     save(tmp_path, "case", 0)
     save(tmp_path / "other", "case", 1)
     assert run_curate(tmp_path) == 0
-    from curate import main
+    from napari_medsam_training.curate import main
 
     other = [str(tmp_path / "other" / "images"), str(tmp_path / "other" / "masks"), str(tmp_path / "dataset")]
     assert main([*other, "--modality", "US", "--target", "lesion", "--quiet"]) == 2

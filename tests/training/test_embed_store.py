@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import embed
 import numpy as np
 import pytest
-from corpus.store import EmbeddingStore, Shard
 from embed_child import Fake
 from fake_medsam import FakeMedSAM
 from PIL import Image
@@ -25,6 +23,8 @@ from napari_medsam.finetune.samples import samples_of
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.field import Frame
 from napari_medsam.segment.fields import FieldPolicy
+from napari_medsam_training import embed
+from napari_medsam_training.corpus.store import EmbeddingStore, Shard
 
 
 class FailingOnce:
@@ -156,9 +156,8 @@ def test_a_folder_that_is_no_shard_or_dataset_is_refused(tmp_path: Path) -> None
 
 
 def test_a_folder_is_written_by_one_run_at_a_time(tmp_path: Path) -> None:
-    from corpus.engine import alone_in
-
     from napari_medsam.errors import CaseError
+    from napari_medsam_training.corpus.engine import alone_in
 
     with alone_in(tmp_path), pytest.raises(CaseError, match="Another run is writing"), alone_in(tmp_path):
         pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import subprocess
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from napari_medsam_training.interactive.fetch import main
 
 TRAINING = Path(__file__).parents[2] / "training" / "interactive"
 GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
@@ -51,10 +52,8 @@ def commit(folder: Path) -> None:
 
 
 @pytest.fixture
-def fetch(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
+def fetch(mirror: Path, tmp_path: Path) -> Fetch:
     """Run the command with one source of these takes; its pictures go to tmp_path/out/cells."""
-    monkeypatch.syspath_prepend(str(TRAINING))
-    main = importlib.import_module("fetch").main
 
     def run(
         *take: dict[str, Any], url: str = "https://example.org/lab/cells", local: bool = True, **entry: str

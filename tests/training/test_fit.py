@@ -11,14 +11,23 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-import embed
 import numpy as np
 import pytest
-from corpus.stream import MIXED, Place, SampleReader, Shuffle, Visit, moved_on, open_corpus, steps_of
 from fit_child import Tiny, TinyChoice
 
 from napari_medsam.errors import CaseError
 from napari_medsam.model.decoder_file import read_decoder, read_info
+from napari_medsam_training import embed
+from napari_medsam_training.corpus.stream import (
+    MIXED,
+    Place,
+    SampleReader,
+    Shuffle,
+    Visit,
+    moved_on,
+    open_corpus,
+    steps_of,
+)
 
 CHILD = Path(__file__).with_name("fit_child.py")
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -45,7 +54,7 @@ def arguments(store: Path, output: Path, *more: str) -> list[str]:
 
 
 def run(store: Path, output: Path, *more: str, start: Tiny | None = None) -> int:
-    import fit
+    from napari_medsam_training import fit
 
     return fit.main(arguments(store, output, *more), start or Tiny())
 
@@ -144,8 +153,8 @@ def test_a_fit_learns_and_writes_a_decoder(store: Path, tmp_path: Path) -> None:
 def test_a_fit_that_was_cut_short_goes_on_within_the_epoch(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
-    import fit
-    from corpus.fit_state import kept_in
+    from napari_medsam_training import fit
+    from napari_medsam_training.corpus.fit_state import kept_in
 
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     more = ("--visits", "30", *(("--config", str(_toml(tmp_path, "hold = 1.0"))) if held else ()))
@@ -181,7 +190,7 @@ def _settings(folder: Path) -> dict[str, object]:
 
 
 def test_only_the_training_side_of_a_table_is_taken(store: Path, tmp_path: Path) -> None:
-    from corpus.store import EmbeddingStore
+    from napari_medsam_training.corpus.store import EmbeddingStore
 
     stems = [name.case for shard in EmbeddingStore(store).shards() for name in shard.names]
     table = tmp_path / "split.csv"
@@ -282,7 +291,7 @@ def test_what_cannot_be_trained_is_named(
     assert "learning_rate" in said("--learning-rate", "7")
     assert "no model other" in said("--model", "other")
     assert f"that of tiny is {'f' * 12}" in said(start=Tiny(encoder_hash="f" * 64))
-    assert "Training went astray" in said("--config", str(_toml(tmp_path, "dice = 1e300")))
+    assert "Training failed" in said("--config", str(_toml(tmp_path, "dice = 1e300")))
     (tmp_path / "half.run").mkdir()
     (tmp_path / "half.run" / "fit.pt").write_bytes(b"PK half")
     assert "fit.pt is damaged" in said("--resume", str(tmp_path / "half.run"))

@@ -25,9 +25,8 @@ DISCS = {"licence": "CC0-1.0", "modality": "discs", "labels": "instances", "fiel
 BARE = {"licence": "MIT", "modality": "noise", "labels": "none", "fields": 1}
 
 
-def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(TRAINING))
-    return importlib.import_module(name)
+def module(name: str) -> ModuleType:
+    return importlib.import_module(f"napari_medsam_training.interactive.{name}")
 
 
 @pytest.fixture
@@ -36,18 +35,18 @@ def model() -> MedSAM:
 
 
 @pytest.fixture
-def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return module("pictures", monkeypatch)
+def pictures() -> ModuleType:
+    return module("pictures")
 
 
 @pytest.fixture
-def fields(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return module("fields", monkeypatch)
+def fields() -> ModuleType:
+    return module("fields")
 
 
 @pytest.fixture
-def teach(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return module("teach", monkeypatch)
+def teach() -> ModuleType:
+    return module("teach")
 
 
 def discs(seed: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -212,9 +211,9 @@ class TestTeacher:
         )
 
     def test_it_learns_what_a_click_means(
-        self, teach: ModuleType, model: MedSAM, lessons: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+        self, teach: ModuleType, model: MedSAM, lessons: Sequence[Any]
     ) -> None:
-        validate = module("validate", monkeypatch).validate
+        validate = module("validate").validate
         held = [replace(lesson, held=True) for lesson in lessons]
         teacher = self.taught(teach, model, lessons, visits=80)
         before = validate(teacher._released, held, FRAME)["discs"]
@@ -235,7 +234,7 @@ class TestTeacher:
 def test_one_command_from_pictures_to_the_decoder_and_its_card(
     model: MedSAM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build = module("build", monkeypatch)
+    build = module("build")
     monkeypatch.setattr(build, "build_model", lambda *_: model)
     for name, masks in (("discs", True), ("bare", False)):
         write_set(tmp_path / "images" / name, 14, masks=masks)  # one of each is held out
@@ -262,7 +261,7 @@ def test_one_command_from_pictures_to_the_decoder_and_its_card(
     assert read_info(output).decoder_hash == info.decoder_hash
 
 
-def test_a_card_without_fields_held_out_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    card, teach = module("card", monkeypatch), module("teach", monkeypatch)
+def test_a_card_without_fields_held_out_says_so(tmp_path: Path) -> None:
+    card, teach = module("card"), module("teach")
     card.write_card(tmp_path / "mine.md", [], [], teach.Recipe(), {}, {})
     assert "of so few pictures none was held out" in (tmp_path / "mine.md").read_text()

@@ -7,19 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import baselines
 import numpy as np
 import pandas
 import pytest
-import report
-import tables
-import tasks
 from fake_medsam import FakeMedSAM
 
 from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.errors import CaseError, ModelError
 from napari_medsam.finetune.verdict import Candidate
+from napari_medsam_training import baselines, report, tables, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MONAI's imports
 
@@ -228,7 +225,7 @@ def test_a_comparison_that_makes_no_sense(tmp_path: Path, old: str, new: str, sa
 
 
 def test_the_papers_figures(tmp_path: Path) -> None:
-    known = tables.read_paper(Path(report.__file__).parent / "paper.csv")
+    known = tables.read_paper(Path(__file__).parents[2] / "training" / "paper.csv")
     assert {(one.model, one.value) for one in known} == {("MedSAM", 0.661), ("SAM", 0.008)}
     assert all(one.source and one.note for one in known)
     (tmp_path / "paper.csv").write_text("task,model\nvessels,SAM\n")

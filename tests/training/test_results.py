@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-import pool
 import pytest
-import report
-import results
-import tasks
 
 from napari_medsam.curation.case import Case, CaseObject, Provenance
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import Split, read_split
 from napari_medsam.errors import CaseError
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam_training import pool, report, results, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MONAI's imports
 

@@ -6,20 +6,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import embed
 import pytest
-import scale
-from corpus.store import EmbeddingStore
 from fit_child import TinyChoice
+
+from napari_medsam_training import embed, scale
+from napari_medsam_training.corpus.store import EmbeddingStore
+
+TRAINING = Path(__file__).parents[2] / "training"
 
 
 @pytest.fixture
 def known() -> scale.Inputs:
-    return scale.Inputs(**json.loads(scale.INPUTS.read_text("utf-8")))
+    return scale.Inputs(**json.loads((TRAINING / "scale.json").read_text("utf-8")))
 
 
 def test_the_page_is_what_the_inputs_give(known: scale.Inputs) -> None:
-    assert scale.REPORT.read_text("utf-8") == scale.report(known, scale.costs(1_000_000, known))
+    assert (TRAINING / "SCALE.md").read_text("utf-8") == scale.report(known, scale.costs(1_000_000, known))
 
 
 def test_costs_follow_what_was_measured(known: scale.Inputs) -> None:

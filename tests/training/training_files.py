@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curate import main
+
+from napari_medsam_training.curate import main
 
 
 def disc(

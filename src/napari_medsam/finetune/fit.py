@@ -1,6 +1,6 @@
 """The fit: frozen encoder and prompt encoder, the mask decoder trained on cached embeddings.
 
-Read from top to bottom: `fit` goes through epochs, `_step` through one batch, `_loss` through one visit to a sample.
+Read from top to bottom: `fit` goes through epochs, `_step` through one batch; `step` has what a visit costs.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.errors import Cancelled, ModelError
+from napari_medsam.errors import Cancelled
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.gradients import set_mean_gradients
-from napari_medsam.finetune.losses import pull, round_loss
 from napari_medsam.finetune.samples import Sample, boxes_of_epoch, order_of_epoch
-from napari_medsam.finetune.simulated_user import Plan, plans_of_epoch, play
+from napari_medsam.finetune.simulated_user import Plan, plans_of_epoch
+from napari_medsam.finetune.step import Gradient, VisitLoss, not_finite, set_rate, take_step
 from napari_medsam.geometry import Box
 from napari_medsam.image.field import Frame
 from napari_medsam.model.runtime.device import trains_in_bfloat16
@@ -30,7 +28,6 @@ from napari_medsam.model.runtime.threads import In, Out, map_single_threaded
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_medsam.model.frame_prompt import FramePrompt
     from napari_medsam.model.networks.decoder import SamDecoder
 
 Visit = tuple[Sample, Box, Plan]
@@ -99,12 +96,12 @@ class Fit:
         self._decoder = decoder.to(device).train()
         self._train, self._validation = train, validation
         self._features, self._frame, self._device = features, frame, device
-        self._half = config.precision == "auto" and trains_in_bfloat16(device)
         self._clicks = config.clicks if clicks and config.detail == 1 else 0.0
-        decoder.prompt_encoder.requires_grad_(False)
-        self._held_to = deepcopy(decoder).eval().requires_grad_(False) if config.keep_base else None
-        self._learned = [p for p in decoder.mask_decoder.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self._learned, lr=config.rate, weight_decay=config.weight_decay)
+        half = config.precision == "auto" and trains_in_bfloat16(device)
+        self._visits = VisitLoss(decoder, frame, config, half)
+        self._optimiser = torch.optim.AdamW(
+            self._visits.learned, lr=config.rate, weight_decay=config.weight_decay
+        )
         self._steps_an_epoch = math.ceil(len(train) / config.batch)
         self._first = self.decoder_state()
         self._state = FitState(0, {}, {}, self._first, 0, -1.0, 0.0, [])
@@ -221,58 +218,24 @@ class Fit:
         yield self._progress(epoch, len(losses), float(np.mean(losses)), score, ended=True)
 
     def _step(self, batch: list[Visit]) -> list[float]:
-        """One step of the optimiser; the gradients of the samples are added in their order, whatever ran first."""
-        import torch
-
+        """One step of the optimiser."""
         losses, gradients = zip(*self._side_by_side(self._gradient, batch), strict=True)
-        set_mean_gradients(self._learned, gradients)
-        norm = torch.nn.utils.clip_grad_norm_(self._learned, self.config.clip)
-        if not math.isfinite(sum(losses)) or not norm.isfinite():
-            raise ModelError(
-                f"Training failed: the loss was {sum(losses) / len(losses)} in epoch {self._state.epoch + 1}. "
-                f"Give a learning rate under {self._optimiser.param_groups[0]['lr']:.2g}, or other cases."
-            )
-        self._optimiser.step()
+        mean = sum(losses) / len(losses)
+        if not math.isfinite(mean) or not take_step(
+            self._optimiser, self._visits.learned, gradients, self.config.clip
+        ):
+            rate = self._optimiser.param_groups[0]["lr"]
+            raise not_finite(mean, f"epoch {self._state.epoch + 1}", rate)
         return list(losses)
 
-    def _gradient(self, visit: Visit) -> tuple[float, tuple[Tensor | None, ...]]:
-        import torch
-
-        loss = self._loss(*visit)
-        return float(loss.detach()), torch.autograd.grad(loss, self._learned, allow_unused=True)
-
-    def _loss(self, sample: Sample, box: Box, plan: Plan) -> Tensor:
+    def _gradient(self, visit: Visit) -> tuple[float, Gradient]:
         """The mean over the answers of one visit."""
-        import torch
-
-        target = self._tensor((sample.target / 255).astype(np.float32))
-        height, width = target.shape
-        features, held_to = self._embedding(sample), self._held_to
-        with self._autocast():
-            image = self._decoder.image_side(features)
-        losses = []
-
-        def decode(prompt: FramePrompt) -> tuple[Tensor, Tensor]:
-            with self._autocast():
-                logits, iou = self._decoder.decode_prompt(image, *prompt.tensors(self._device))
-            return logits.float(), iou.float()
-
-        for answer in play(decode, sample.target, self._in_frame(sample, box), plan, self._frame):
-            logits = answer.logits[:height, :width]
-            loss = round_loss(logits, answer.iou, target, self.config, answer.corrected)
-            if held_to is not None and answer.by_box:
-                with torch.no_grad(), self._autocast():
-                    said = answer.prompt.tensors(self._device)
-                    told, _ = held_to.decode_prompt(held_to.image_side(features), *said)
-                told = told[:height, :width].float()
-                loss = loss + self.config.keep_base * pull(logits, told, target, self.config)
-            losses.append(loss)
-        return torch.stack(losses).mean()
-
-    def _autocast(self) -> AbstractContextManager[None]:
-        import torch
-
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._half)
+        sample, box, plan = visit
+        answers = self._visits.answers(
+            self._embedding(sample), sample.target, self._in_frame(sample, box), plan
+        )
+        loss = answers.mean()
+        return float(loss.detach()), self._visits.gradient(loss)
 
     def _embedding(self, sample: Sample) -> Tensor:
         return self._tensor(self._features(sample).astype(np.float32))
@@ -337,9 +300,7 @@ class Fit:
         return bool(self._validation) and state.epoch - max(state.best_epoch, 1) >= self.config.patience
 
     def _set_rate(self, step: int) -> None:
-        rate = self.config.rate_at(step, self.epochs * self._steps_an_epoch)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        set_rate(self._optimiser, self.config.rate_at(step, self.epochs * self._steps_an_epoch))
 
     def _progress(
         self, epoch: int, samples: int, loss: float, validation: float | None, *, ended: bool

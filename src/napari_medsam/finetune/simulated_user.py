@@ -87,14 +87,17 @@ def draw_plans(count: int, habits: Habits, rng: np.random.Generator) -> list[Pla
     ]
 
 
+def habits_of(clicks: float) -> Habits:
+    """Habits of which such a share of the visits has clicks; half of them begin with one."""
+    if not clicks:
+        return BOXES_ONLY
+    again = clicks / 2 / (1 - clicks / 2)  # of those that begin with a box
+    return Habits(box=1 - clicks / 2, click=clicks / 2, mask=0.0, rounds=(1 - again, again))
+
+
 def plans_of_epoch(samples: int, clicks: float, seed: int, epoch: int) -> list[Plan]:
-    """A plan for each sample, the same for a seed and epoch, always. clicks: share of the visits that have clicks; half
-    of them begin with one."""
-    habits = BOXES_ONLY
-    if clicks:
-        again = clicks / 2 / (1 - clicks / 2)  # of those that begin with a box
-        habits = Habits(box=1 - clicks / 2, click=clicks / 2, mask=0.0, rounds=(1 - again, again))
-    return draw_plans(samples, habits, np.random.default_rng([seed, epoch, 3]))
+    """A plan for each sample, the same for a seed and epoch, always. clicks: see `habits_of`."""
+    return draw_plans(samples, habits_of(clicks), np.random.default_rng([seed, epoch, 3]))
 
 
 def play(

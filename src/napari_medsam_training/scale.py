@@ -1,0 +1,398 @@
+"""What a corpus costs, computed from what was measured: writes training/SCALE.md from training/scale.json.
+
+    python training/scale.py --measure DATASET STORE   measure here, on real images, and write scale.json
+    python training/scale.py [--images 1000000]        compute from scale.json and write SCALE.md, or print
+
+STORE is what embed.py made of DATASET. Another number of images than a million is printed only.
+
+Times are core-seconds: the processor time of all threads together, which other programs on the machine hardly change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+RECIPES = Path("training")  # of a checkout, seen from its root
+RAW = 256 * 64 * 64 * 2  # bytes of an embedding, float16
+SHARD = 32  # cases in a shard, on average: embed.py's default
+FEATURES_A_FILE, TARGETS_A_FILE = 16, 64  # corpus/store.py
+EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was measured on a store: counts, bytes, and core-seconds (medians). images: what they are, in words.
+
+    feature_bytes: of an embedding on disk; least and most of a case. target_bytes, table_bytes: of a sample's target
+    and of its row in the shard's table. encode_s: of a field. read_s: of a sample, from this machine's disk. learn_s:
+    of a sample in a step, forwards, backwards and the optimiser's share of a batch of 64. open_s: of a shard.
+    requests: to the file system for a sample. weights: numbers that the processes average in each step.
+    embed_command_s, fit_command_s: what a further field costs embed.py, and a further visit fit.py, as a check.
+    """
+
+    images: str
+    model: str
+    machine: str
+    cases: int
+    shards: int
+    fields: int
+    samples: int
+    feature_bytes: float
+    feature_bytes_least: float
+    feature_bytes_most: float
+    target_bytes: float
+    table_bytes: float
+    encode_s: float
+    read_s: float
+    learn_s: float
+    open_s: float
+    requests: float
+    weights: int
+    embed_command_s: float
+    fit_command_s: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What so many images cost. Bytes, core-hours, counts."""
+
+    images: int
+    fields: int
+    samples: int
+    encode_hours: float
+    raw_bytes: float
+    stored_bytes: float
+    shards: int
+    files: int
+    requests_an_epoch: int
+    learn_hours: float
+    read_hours: float
+    open_hours: float
+    step_bytes: int
+
+
+def costs(images: int, known: Inputs, epochs: int = EPOCHS) -> Costs:
+    """Scale what was measured to so many images with as many objects each. epochs: of training."""
+    fields = round(images * known.fields / known.cases)
+    samples = round(images * known.samples / known.cases)
+    shards = -(-images // SHARD)
+    files = shards * (-(-fields // shards // FEATURES_A_FILE) + -(-samples // shards // TARGETS_A_FILE) + 3)
+    stored = fields * known.feature_bytes + samples * (known.target_bytes + known.table_bytes)
+    return Costs(
+        images=images,
+        fields=fields,
+        samples=samples,
+        encode_hours=fields * known.encode_s / 3600,
+        raw_bytes=fields * RAW,
+        stored_bytes=stored,
+        shards=shards,
+        files=files,
+        requests_an_epoch=round(samples * known.requests) + shards,  # and the table of each shard
+        learn_hours=epochs * samples * known.learn_s / 3600,
+        read_hours=epochs * samples * known.read_s / 3600,
+        open_hours=shards * known.open_s / 3600,
+        step_bytes=known.weights * 4,
+    )
+
+
+# Measuring
+
+
+def measured(dataset: Path, store: Path, images: str, repeats: int = 8) -> Inputs:
+    """Measure on a store of real images with the package's own model. Takes a minute."""
+    import numpy as np
+
+    from napari_medsam.model.local import build_model
+    from napari_medsam_training.corpus.store import EmbeddingStore
+    from napari_medsam_training.fit import ModelStart
+
+    about = EmbeddingStore(store).about
+    shards = list(EmbeddingStore(store).shards())
+    names = list(chain.from_iterable(shard.names for shard in shards))
+    each = [size_of(shard.path / "features") / shard.fields for shard in shards]
+    fields, samples = sum(shard.fields for shard in shards), len(names)
+    model = build_model(about["model"], "cpu")
+    pixels = np.random.default_rng(0).random((3, model.frame.size, model.frame.size), dtype=np.float32)
+    stored = [shard[n] for shard in shards for n in range(len(shard))][:repeats]
+    places = [(shard, n) for shard in shards for n in range(len(shard))][:repeats]
+    learn, weights = learning(ModelStart().load(about["model"]), stored)
+    commands = of_commands(dataset, about["model"])
+    return Inputs(
+        images=images,
+        model=f"{about['model']}, {about['precision']}",
+        machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        cases=len({name.case for name in names}),
+        shards=len(shards),
+        fields=fields,
+        samples=samples,
+        feature_bytes=sum(size_of(shard.path / "features") for shard in shards) / fields,
+        feature_bytes_least=min(each),
+        feature_bytes_most=max(each),
+        target_bytes=sum(size_of(shard.path / "targets") for shard in shards) / samples,
+        table_bytes=sum((shard.path / "zarr.json").stat().st_size for shard in shards) / samples,
+        encode_s=core_seconds([lambda: model.encode(pixels)] * (repeats + 1)),
+        read_s=core_seconds([partial(shard.__getitem__, n) for shard, n in places]),
+        learn_s=learn,
+        open_s=core_seconds([partial(_opened, shard.path) for shard in shards]),
+        requests=requests_of(shards[0]),
+        weights=weights,
+        embed_command_s=commands[0],
+        fit_command_s=commands[1],
+    )
+
+
+def of_commands(dataset: Path, model: str) -> tuple[float, float]:
+    """Core-seconds that a further field costs embed.py, and a further visit fit.py: of whole commands on more and on
+    less, the difference. What they need to start falls out."""
+    from napari_medsam_training.corpus.store import EmbeddingStore
+
+    with tempfile.TemporaryDirectory(prefix="scale-") as place:
+        work, times, counts = Path(place), [], []
+        stems = sorted(path.stem for path in dataset.glob("*.npz"))
+        for name, part in (("less", stems[: len(stems) // 3]), ("more", stems)):
+            (work / name).mkdir()
+            for path in (dataset / f"{stem}{kind}" for stem in part for kind in (".npz", ".json")):
+                shutil.copy(path, work / name)
+            store = work / f"{name}-store"
+            times.append(command_seconds("embed", work / name, store, "--model", model, "--device", "cpu"))
+            counts.append(sum(line["fields"] for line in EmbeddingStore(store).about["shards"]))
+        embed = (times[1] - times[0]) / (counts[1] - counts[0])
+        options = (store, "--batch", 8, "--device", "cpu", "-o")
+        less, more = (
+            command_seconds("fit", *options, work / f"{visits}.safetensors", "--visits", visits)
+            for visits in (16, 64)
+        )
+    return embed, (more - less) / 48
+
+
+def command_seconds(recipe: str, *arguments: object) -> float:
+    """Processor time of one of the recipes, all its threads and processes together. Not on Windows."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", f"napari_medsam_training.{recipe}", *map(str, arguments), "--quiet"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=one_thread)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _opened(path: Path) -> list[Any]:
+    from napari_medsam_training.corpus.store import Shard
+
+    return list(Shard(path).names)
+
+
+def requests_of(shard: Any) -> float:
+    """How often a store is asked for one sample of a shard; what an object store would be paid for."""
+    from unittest.mock import patch
+
+    from zarr.storage import LocalStore
+
+    with patch.object(LocalStore, "get", autospec=True, side_effect=LocalStore.get) as get:
+        for _ in shard:
+            pass
+    return get.call_count / len(shard)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def core_seconds(calls: list[Callable[[], Any]]) -> float:
+    """The median of the calls' processor time, after the first one, which loads and compiles."""
+    found = []
+    for call in calls:
+        start = time.process_time()
+        call()
+        found.append(time.process_time() - start)
+    return statistics.median(found[1:] or found)
+
+
+def learning(begin: Any, stored: list[Any]) -> tuple[float, int]:
+    """Core-seconds of one sample in a batch of 64, and how many numbers learn."""
+    import numpy as np
+    import torch
+
+    from napari_medsam.finetune.config import FinetuneConfig
+    from napari_medsam_training.corpus.stream import Visit
+    from napari_medsam_training.fit import TrainedDecoder, shown_sample
+
+    torch.set_num_threads(1)
+    config = FinetuneConfig()
+    trained = TrainedDecoder(begin.decoder.train(), begin.frame, config)
+    learned = trained.visits.learned
+    adamw = torch.optim.AdamW(learned, lr=1e-6)
+
+    def one(number: int) -> None:
+        features = torch.from_numpy(stored[number].features.astype(np.float32))
+        shown = shown_sample(Visit(1, 0, number, 1.0), stored[number], config, begin.frame)
+        trained(features, *shown).backward()
+
+    sample = core_seconds([partial(one, number) for number in range(len(stored))])
+    step = core_seconds([adamw.step] * 4)
+    return sample + step / 64, sum(weight.numel() for weight in learned if weight.grad is not None)
+
+
+# The report
+
+
+def report(known: Inputs, found: Costs) -> str:
+    """SCALE.md as a whole."""
+    return "\n".join(_lines(known, found)) + "\n"
+
+
+def _lines(known: Inputs, found: Costs) -> Iterator[str]:
+    yield f"# What {found.images:,} images cost"
+    yield ""
+    yield "Written by `python training/scale.py` from `training/scale.json`; nothing here is typed by hand."
+    yield "`python training/scale.py --measure DATASET STORE` measures anew, on one's own images and machine."
+    yield ""
+    yield "## Measured"
+    yield ""
+    counts = f"{known.cases} images, {known.fields} fields, {known.samples} samples"
+    yield f"{counts}: {known.images}. {known.model}; {known.machine}. Times are core-seconds."
+    yield ""
+    yield from _table(("what", "measured"), _measured_rows(known))
+    yield ""
+    yield f"## Computed: {found.images:,} images, {EPOCHS} epochs"
+    yield ""
+    yield from _table(("what", "how", "result"), _computed_rows(known, found))
+    yield ""
+    yield (
+        _NOTES.rstrip()
+        .replace("ENCODE", f"{known.embed_command_s:.2f}")
+        .replace("FIT", f"{known.fit_command_s:.2f}")
+    )
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for row in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def _measured_rows(known: Inputs) -> Iterator[tuple[str, str]]:
+    mean, least, most = (
+        f"{size / 1e6:.3f}"
+        for size in (known.feature_bytes, known.feature_bytes_least, known.feature_bytes_most)
+    )
+    share = f"{known.feature_bytes / RAW:.0%}"
+    yield "an embedding as float16, (256, 64, 64)", f"{RAW / 1e6:.3f} MB"
+    yield "on disk (zstd, shuffled, checksums)", f"{mean} MB, {share}; by shard {least} to {most} MB"
+    yield "a target and its row in the table", f"{(known.target_bytes + known.table_bytes) / 1e3:.2f} kB"
+    yield "fields an image", f"{known.fields / known.cases:.2f}"
+    yield "samples an image", f"{known.samples / known.cases:.2f}"
+    yield "encoding a field", f"{known.encode_s:.2f} s"
+    yield "reading a sample, from files in memory", f"{known.read_s * 1e3:.1f} ms"
+    yield "requests to the file system for a sample", f"{known.requests:.2f}"
+    yield "learning from a sample", f"{known.learn_s:.2f} s"
+    yield f"opening a shard of {known.samples / known.shards:.1f} samples", f"{known.open_s * 1e3:.1f} ms"
+    yield "weights that learn", f"{known.weights:,}"
+
+
+def _computed_rows(known: Inputs, found: Costs) -> Iterator[tuple[str, str, str]]:
+    stored, visits = found.stored_bytes, found.samples * EPOCHS
+    line = f"{stored / 1.25e8 / 3600:.1f} h at 1 Gbit/s"
+    asked = f"{found.requests_an_epoch * EPOCHS:,} requests"
+    files = f"{FEATURES_A_FILE} fields or {TARGETS_A_FILE} targets a file, 3 tables a shard"
+    yield "fields", "images x fields an image", f"{found.fields:,}"
+    yield "encoding, CPU", f"fields x {known.encode_s:.2f} s", f"{found.encode_hours:,.0f} core-hours"
+    yield "encoding, GPU", "fields x t", _gpu_hours(found.fields)
+    yield "float16, not compressed", f"fields x {RAW / 1e6:.3f} MB", _terabytes(found.raw_bytes)
+    yield "storage", "fields and samples x what they take", _terabytes(stored)
+    yield "shards", f"images / {SHARD}", f"{found.shards:,}"
+    yield "files", files, f"{found.files:,}"
+    yield "egress, copied once to where the GPUs are", "storage", f"{_terabytes(stored)}, {line}"
+    yield (
+        "egress, read from afar in each epoch",
+        f"storage x {EPOCHS}",
+        f"{_terabytes(stored * EPOCHS)}, {asked}",
+    )
+    yield "reading, CPU", f"visits x {known.read_s * 1e3:.1f} ms", f"{found.read_hours:,.0f} core-hours"
+    yield "training, CPU", f"visits x {known.learn_s:.2f} s", f"{found.learn_hours:,.0f} core-hours"
+    yield "training, GPU", "visits x t", _gpu_hours(visits)
+    yield (
+        "averaged between processes in a step",
+        "weights that learn x 4 bytes",
+        f"{found.step_bytes / 1e6:.1f} MB",
+    )
+    yield (
+        "before the first step, with --split",
+        f"shards x {known.open_s * 1e3:.1f} ms, in each process",
+        f"{found.open_hours * 60:.1f} core-minutes",
+    )
+
+
+def _gpu_hours(items: int) -> str:
+    return f"{items / 3.6e6:.2f} GPU-hours for each ms of t"
+
+
+def _terabytes(size: float) -> str:
+    return f"{size / 1e12:.2f} TB"
+
+
+_NOTES = """\
+**No GPU was at hand.** No GPU figure here is measured or taken from elsewhere: the rows give hours for each millisecond
+that a field or a sample takes, so that one timed minute on the GPU in question gives the answer. `embed.py` shows
+shards a minute, `fit.py` prints steps a second at its end.
+
+A GPU that learns from a sample in t needs reading to keep up: readers = reading / t, rounded up (`--readers`).
+
+What changes the figures: objects far apart have a field each, so cells or nuclei can have dozens of fields an image;
+`--views 8` multiplies fields and samples by eight, `--detail` by the number of fields an object is divided into.
+
+## How it was checked
+
+- Whole commands: a further field cost `embed.py` ENCODE core-seconds, all around the encoder included, and a further
+  visit `fit.py` FIT, reading included; the difference of a long and a short run of each.
+- The store: sizes are those of files on disk; the table gives the shards of the least and the most an embedding.
+- Requests were counted, not computed, on a store of files.
+- Numbers of shards and files: `tests/training/test_scale.py` counts them in a store that `embed.py` wrote, and holds
+  this page to `scale.json`.
+- Memory does not grow with the number of cases but by the names: `python benchmarks/scale.py`.
+- Steps are the same on one process and on two, and after a kill: `python benchmarks/ddp.py`.
+- Not checked: a million images, more than one machine, a GPU, an object store.
+"""
+
+
+def main(arguments: list[str] | None = None, recipes: Path = RECIPES) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--measure", type=Path, nargs=2, metavar=("DATASET", "STORE"), help="measure and write scale.json"
+    )
+    parser.add_argument("--of", default="a store", metavar="TEXT", help="what its images are, in words")
+    parser.add_argument("--images", type=int, default=1_000_000)
+    args = parser.parse_args(arguments)
+    inputs = recipes / "scale.json"
+    if args.measure is not None:
+        dataset, store = args.measure
+        found = asdict(measured(dataset, store, args.of))
+        inputs.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    known = Inputs(**json.loads(inputs.read_text("utf-8")))
+    text = report(known, costs(args.images, known))
+    if args.images == 1_000_000:
+        (recipes / "SCALE.md").write_text(text, "utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
