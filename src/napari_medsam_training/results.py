@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from napari_medsam.curation.split import read_split, sides_of
 from napari_medsam.errors import CaseError, MedSAMError
 from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.events import Event, Trained
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
 from napari_medsam.model.runtime.memory import keep_freed_memory
@@ -138,10 +138,10 @@ def fit(dataset: Path, table: Path, settings: Path, output: Path, epochs: int | 
     train(request, output.parent / f"{output.stem}.run", _say)
 
 
-def _say(event: dict[str, Any]) -> None:
-    if event["kind"] == "training" and event["ended"]:
-        found = "" if event["validation"] is None else f"  validation DSC {event['validation']:.3f}"
-        print(f"  epoch {event['epoch']}/{event['epochs']}  loss {event['loss']:.3f}{found}", flush=True)
+def _say(event: Event) -> None:
+    if isinstance(event, Trained) and event.ended:
+        found = "" if event.validation is None else f"  validation DSC {event.validation:.3f}"
+        print(f"  epoch {event.epoch}/{event.epochs}  loss {event.loss:.3f}{found}", flush=True)
 
 
 def specialise(

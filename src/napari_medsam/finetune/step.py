@@ -34,8 +34,8 @@ Gradient = tuple["Tensor | None", ...]
 class VisitLoss:
     """The losses of visits to samples.
 
-    decoder: only its `mask_decoder` learns. With `config.keep_base` it is held to what it answers now, so make this before
-    the weights of an earlier stop are loaded into it. half: compute in bfloat16; the weights stay float32.
+    decoder: only its `mask_decoder` learns. With `config.keep_base` it is held to what it answers now, so make this
+    before the weights of an earlier stop are loaded into it. half: compute in bfloat16; the weights stay float32.
     """
 
     def __init__(self, decoder: SamDecoder, frame: Frame, config: FinetuneConfig, half: bool = False) -> None:
