@@ -59,7 +59,8 @@ def run_to(desk: Desk, panel: RetrainPanel, trainer: Trainer, *events: dict[str,
     assert panel.training.running
     trainer.last.say(*events)
     ended = isinstance(events[-1], Done | Stopped | Failed)
-    desk.wait(lambda: panel.training.running != ended and not panel.training._pending)
+    QCoreApplication.processEvents()  # the events arrive, and a timer waits to show them
+    desk.wait(lambda: panel.training.running != ended and not panel.training._update_timer.isActive())
 
 
 class TestCases:

@@ -13,7 +13,6 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_medsam.document.objects import Document
-from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.image.contrast import Contrast
@@ -22,10 +21,7 @@ from napari_medsam.layers.make import METADATA_KEY
 from napari_medsam.layers.stage import Choices
 from napari_medsam.layers.work import Work
 from napari_medsam.model.api import knows_clicks
-from napari_medsam.model.holder import Loader
-from napari_medsam.model.remote import start_model
 from napari_medsam.session.session import Session
-from napari_medsam.session.settings import Settings
 from napari_medsam.ui.desk.viewport import SETTLE_MS, Viewport
 from napari_medsam.ui.qt.activity import Activity
 from napari_medsam.ui.qt.bridge import MainThread, single_shot
@@ -38,6 +34,8 @@ IMAGE_EVENTS = ("data", "scale", "translate", "rotate", "shear", "affine", "name
 
 class Controller(QObject):  # type: ignore[misc]
     """Wires one viewer to one session. Everything here runs in the Qt main thread.
+
+    ``work`` is the image at work, ``works`` every image that was put to work and is still there.
 
     Signals: ``work_changed(Work | None)`` when another image is at work, ``work_opened(Work)`` and
     ``work_closing(Work)`` for each image, ``status(str)`` about the plane on screen, ``progressed(Progress)``,
@@ -55,23 +53,14 @@ class Controller(QObject):  # type: ignore[misc]
     painted = Signal(int)
     configured = Signal()
 
-    def __init__(
-        self,
-        viewer: Viewer,
-        *,
-        settings: Settings | None = None,
-        cache: EmbeddingCache | None = None,
-        load: Loader | None = None,
-        parent: QObject | None = None,
-    ) -> None:
-        super().__init__(parent)
+    def __init__(self, viewer: Viewer, session: Session, main: MainThread) -> None:
+        super().__init__()
         self.viewer = viewer
+        self.session = session
         self.choices = Choices()
         self.work: Work | None = None
-        self._works: list[Work] = []
-        self._main = MainThread(self)
-        self.post = self._main.post
-        self.session = Session(settings, cache=cache, post=self.post, load=load or start_model)
+        self.works: tuple[Work, ...] = ()
+        self._main = main
         self.activity = Activity()
         self._recheck_timer = single_shot(self, self._recheck_now)
         self._viewport = Viewport(viewer, self.session, lambda: self.work, self)
@@ -90,23 +79,17 @@ class Controller(QObject):  # type: ignore[misc]
             if images:
                 self.set_image(images[-1])
 
-    @property
-    def works(self) -> tuple[Work, ...]:
-        """Every image that was put to work and is still there."""
-        return tuple(self._works)
-
     def close(self) -> None:
         """Disconnect from the viewer and stop the threads."""
         self._recheck_timer.stop()
-        self._main.close()
         self._viewport.close()
         for emitter, slot in self._viewer_events():
             emitter.disconnect(slot)
         self.session.close()
-        for work in self._works:
+        for work in self.works:
             self._disconnect_image(work)
             work.close()
-        self._works.clear()
+        self.works = ()
         self.activity.close()
 
     # what the user does --------------------------------------------------------------------------------------
@@ -115,12 +98,12 @@ class Controller(QObject):  # type: ignore[misc]
         """Put an image to work; its plane on screen is embedded."""
         if layer is None or (self.work is not None and self.work.image is layer):
             return
-        found = next((work for work in self._works if work.image is layer), None)
+        found = next((work for work in self.works if work.image is layer), None)
         self._activate(found or self._open(layer))
 
     def _open(self, image: Image, channel_axis: int | None = None) -> Work:
         work = Work(self.viewer, image, self.session, self.choices, self._main.later, channel_axis)
-        self._works.append(work)
+        self.works += (work,)
         for emitter, slot in self._image_events(work):
             emitter.connect(slot)
         work.notice.connect(self.notify)
@@ -188,7 +171,7 @@ class Controller(QObject):  # type: ignore[misc]
             self._viewport.show_soon()
         if replace(self.session.settings, ahead=before.ahead) != before:
             own = self.session.settings.contrast.name == "layer"  # each image has limits of its own
-            for work in self._works:
+            for work in self.works:
                 if work is self.work or not own:
                     work.predict_all()
             self.configured.emit()
@@ -234,13 +217,13 @@ class Controller(QObject):  # type: ignore[misc]
         session.downloading.connect(self.activity.download)
 
     def _on_predicted(self, document: Document, object_id: int) -> None:
-        for work in self._works:
+        for work in self.works:
             if work.document is document:
                 work.draw(object_id)
                 self.painted.emit(object_id)
 
     def _on_failed(self, document: Document, _object_id: int, message: str) -> None:
-        for work in self._works:
+        for work in self.works:
             if work.document is document:
                 work.relabel()
         self.notify(message, warn=True)
@@ -262,13 +245,13 @@ class Controller(QObject):  # type: ignore[misc]
 
     # the viewer's events ------------------------------------------------------------------------------------
 
-    def _viewer_events(self) -> tuple[tuple[Any, Callable[[Any], None]], ...]:
+    def _viewer_events(self) -> list[tuple[Any, Callable[[Any], None]]]:
         layers = self.viewer.layers
-        return (
+        return [
             (layers.events.inserted, self._on_inserted),
             (layers.events.removed, self._on_removed),
             (layers.selection.events.active, self._on_active),
-        )
+        ]
 
     def _on_inserted(self, event: Any) -> None:
         self._on_layer(event.value)
@@ -282,7 +265,7 @@ class Controller(QObject):  # type: ignore[misc]
 
     def _owner(self, layer: Any) -> Work | None:
         """The work whose boxes, clicks or masks a layer holds."""
-        for work in self._works:
+        for work in self.works:
             parts = (work.prompts, work.clicking.clicks, work.masks)
             if any(part is not None and part.layer is layer for part in parts):
                 return work
@@ -292,21 +275,24 @@ class Controller(QObject):  # type: ignore[misc]
         """A new image goes to work; a shapes layer that says it holds prompts is attached to the image at work."""
         if isinstance(layer, Image):
             self.set_image(layer)
-        elif isinstance(layer, Shapes) and _role(layer) == "prompts":
-            work = self.work
-            if work is not None and work.prompts is None:
-                work.attach_prompts(layer)
+        elif (
+            isinstance(layer, Shapes)
+            and layer.metadata.get(METADATA_KEY, {}).get("role") == "prompts"
+            and self.work is not None
+            and self.work.prompts is None
+        ):
+            self.work.attach_prompts(layer)
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
-        for work in tuple(self._works):
+        for work in self.works:
             if layer is work.image:
                 self._on_image_removed(work)
-            elif isinstance(layer, Shapes) and work.prompts is not None and layer is work.prompts.layer:
+            elif work.prompts is not None and layer is work.prompts.layer:
                 work.drop_prompts()
-            elif isinstance(layer, Labels) and work.masks is not None and layer is work.masks.layer:
+            elif work.masks is not None and layer is work.masks.layer:
                 work.painting.drop()
-            elif (clicks := work.clicking.clicks) is not None and layer is clicks.layer:
+            elif work.clicking.clicks is not None and layer is work.clicking.clicks.layer:
                 work.clicking.drop()
 
     def _on_image_removed(self, work: Work) -> None:
@@ -322,7 +308,7 @@ class Controller(QObject):  # type: ignore[misc]
         self.work_closing.emit(work)
         self._disconnect_image(work)
         work.close()
-        self._works.remove(work)
+        self.works = tuple(other for other in self.works if other is not work)
         self.session.forget()
 
     def _reopen(self, work: Work, channel_axis: int | None) -> Work:
@@ -350,7 +336,7 @@ class Controller(QObject):  # type: ignore[misc]
             emitter.disconnect(slot)
 
     def _on_image_changed(self, event: Any) -> None:
-        for work in tuple(self._works):
+        for work in self.works:
             if work.image is not event.source:
                 continue
             if layer_shape(work.image) == work.shape:
@@ -374,9 +360,5 @@ class Controller(QObject):  # type: ignore[misc]
             masks.refreshed.connect(lambda: self._recheck_timer.start(SETTLE_MS))
 
     def _recheck_now(self) -> None:
-        for work in self._works:
+        for work in self.works:
             work.recheck()
-
-
-def _role(layer: Any) -> str:
-    return str(layer.metadata.get(METADATA_KEY, {}).get("role", ""))

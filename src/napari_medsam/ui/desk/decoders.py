@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.model.catalogue import without_decoder
+from napari_medsam.model.library import delete_decoder, import_decoder, note_decoder, rename_decoder
 from napari_medsam.model.names import find_model
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ class Decoders(QObject):  # type: ignore[misc]
     changed = Signal()
     switched = Signal(str)
 
-    def __init__(self, controller: Controller, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
         self._controller = controller
         self._last: str | None = None
         self._shown = self.in_use
@@ -59,8 +61,9 @@ class Decoders(QObject):  # type: ignore[misc]
         if name is not None:
             self.use(name)
 
-    def renamed(self, old: str, new: str) -> None:
-        """Follow a decoder that is in use, or was before, to its new name."""
+    def rename(self, old: str, new: str) -> None:
+        """Rename a decoder, which may be in use. Raises MedSAMError for a name that is taken or not allowed."""
+        rename_decoder(old, new)
         if self._last == old:
             self._last = new
         if self.in_use == old:
@@ -69,13 +72,26 @@ class Decoders(QObject):  # type: ignore[misc]
             self._last = last
         self.changed.emit()
 
-    def before_delete(self, name: str) -> None:
-        """Stop using a decoder that is about to be deleted: its model's own one takes over."""
+    def note(self, name: str, text: str) -> None:
+        """Keep a note with a decoder."""
+        note_decoder(name, text)
+        self.changed.emit()
+
+    def add(self, source: Path) -> str:
+        """Import a decoder file; return the name it got."""
+        name = import_decoder(source).name
+        self.changed.emit()
+        return name
+
+    def delete(self, name: str) -> None:
+        """Delete a decoder for good; where it is in use, its model's own one takes over."""
         if self.in_use == name:
             with suppress(MedSAMError):
                 self.use(without_decoder(find_model(name)))
         if self._last == name:
             self._last = None
+        delete_decoder(name)
+        self.changed.emit()
 
     def on_trained(self, request: TrainingRequest, view: RunState) -> str:
         """Use the decoder of a finished run at once if it was adopted. Returns a message for the user."""

@@ -12,10 +12,13 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.run import TrainingProcess
+from napari_medsam.model.remote import start_model
+from napari_medsam.session.session import Session
 from napari_medsam.ui.desk.controller import Controller
 from napari_medsam.ui.desk.decoders import Decoders
 from napari_medsam.ui.desk.journals import Journals
 from napari_medsam.ui.desk.training import Begin, TrainingRun
+from napari_medsam.ui.qt.bridge import MainThread
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -52,8 +55,10 @@ class Desk(QObject):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.viewer = viewer
-        self.controller = Controller(viewer, settings=settings, cache=cache, load=load)
-        self.journals = Journals(self.controller)
+        self._main = MainThread(self)
+        session = Session(settings, cache=cache, post=self._main.post, load=load or start_model)
+        self.controller = Controller(viewer, session, self._main)
+        self.journals = Journals(self.controller, self._main)
         self.decoders = Decoders(self.controller)
         self.training = TrainingRun(begin)
         self.training.ended.connect(self._on_trained)
@@ -71,11 +76,6 @@ class Desk(QObject):  # type: ignore[misc]
             self._folder = folder
             self.folder_changed.emit(folder)
 
-    def start(self) -> None:
-        """Put an image that is there already to work."""
-        if not self.closed:
-            self.controller.start()
-
     def close(self) -> None:
         """End all work; an export that has begun is finished first. Closing twice is safe."""
         if self.closed:
@@ -85,6 +85,7 @@ class Desk(QObject):  # type: ignore[misc]
         self.training.close()
         self._io.shutdown(wait=True)
         self.journals.close()
+        self._main.close()
         self.controller.close()
 
     def export(self, folder: Path | None = None, *, corrected: bool = False) -> Future[list[Path]] | None:
@@ -119,7 +120,7 @@ class Desk(QObject):  # type: ignore[misc]
     ) -> Future[Result]:
         """Do something that takes time, after what was submitted before; then call `then` in the main thread."""
         done = self._io.submit(work)
-        done.add_done_callback(lambda future: self.controller.post(partial(then, future)))
+        done.add_done_callback(lambda future: self._main.post(partial(then, future)))
         return done
 
     def _on_exported(self, target: Path, saved: Callable[[], None], done: Future[list[Path]]) -> None:

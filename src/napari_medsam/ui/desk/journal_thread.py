@@ -18,17 +18,17 @@ Result = TypeVar("Result")
 
 
 class JournalThread(QObject):  # type: ignore[misc]
-    """Does work on journal files in the order it was submitted.
+    """Does work on journal files in the order it was submitted; `post` runs a function in the main thread.
 
     ``warning(str)`` is emitted in the main thread when work is not kept safe; the same text only once.
     """
 
     warning = Signal(str)
 
-    def __init__(self, parent: QObject) -> None:
-        super().__init__(parent)
+    def __init__(self, main: MainThread) -> None:
+        super().__init__()
         self.folder = journal_folder()
-        self._main = MainThread(self)
+        self.post = main.post
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="medsam-journal")
         self._warned: set[str] = set()
         self.submit(partial(prune, self.folder))
@@ -36,10 +36,6 @@ class JournalThread(QObject):  # type: ignore[misc]
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Do something in this thread, after everything submitted before."""
         return self._executor.submit(work)
-
-    def post(self, function: Callable[[], None]) -> None:
-        """Run a function in the main thread, unless this has been closed by then."""
-        self._main.post(function)
 
     def warn(self, text: str) -> None:
         if text not in self._warned:
@@ -49,4 +45,3 @@ class JournalThread(QObject):  # type: ignore[misc]
     def close(self) -> None:
         """Finish what was submitted, and end."""
         self._executor.shutdown(wait=True)
-        self._main.close()

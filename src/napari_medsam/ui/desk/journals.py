@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_medsam.curation.snapshot import PlaneSnapshot
     from napari_medsam.layers.work import Work
     from napari_medsam.ui.desk.controller import Controller
+    from napari_medsam.ui.qt.bridge import MainThread
 
 
 class Journals(QObject):  # type: ignore[misc]
@@ -30,11 +31,11 @@ class Journals(QObject):  # type: ignore[misc]
 
     recoverable_changed = Signal()
 
-    def __init__(self, controller: Controller, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, controller: Controller, main: MainThread) -> None:
+        super().__init__()
         self._controller = controller
         self._journals: list[WorkJournal] = []
-        self._thread = JournalThread(self)
+        self._thread = JournalThread(main)
         self._thread.warning.connect(partial(controller.notify, warn=True))
         controller.work_opened.connect(self._begin)
         controller.work_closing.connect(self._end)

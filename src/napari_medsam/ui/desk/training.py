@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -34,16 +33,15 @@ class TrainingRun(QObject):  # type: ignore[misc]
     changed = Signal(object)
     ended = Signal(object, object)
 
-    def __init__(self, begin: Begin = TrainingProcess, parent: QObject | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, begin: Begin = TrainingProcess) -> None:
+        super().__init__()
         self._begin = begin
         self._main = MainThread(self)
-        self._lock = Lock()
         self._view = RunState()
         self._run = 0
-        self._pending = False
         self._process: Any = None
-        self._retired: list[tuple[Any, int]] = []
+        self._ended_process: Any = None  # puts its files away
+        self._turns = 0
         self.request: TrainingRequest | None = None
         self.folder: Path | None = None
         self._update_timer, self._reap_timer = single_shot(self, self._update), QTimer(self)
@@ -80,55 +78,47 @@ class TrainingRun(QObject):  # type: ignore[misc]
         """Ask the run to end; the best decoder so far is kept."""
         if self.running:
             self._process.stop()
-            with self._lock:
-                self._view = replace(self._view, stopping=True)
+            self._view = replace(self._view, stopping=True)
             self.changed.emit(self._view)
 
     def close(self) -> None:
         """End the run at once; it can be resumed. Nothing is emitted afterwards."""
         self._run += 1
-        for timer in (self._update_timer, self._reap_timer):
-            timer.stop()
-        retired, self._retired = self._retired, []
+        self._update_timer.stop()
+        self._close_ended()
         process, self._process = self._process, None
-        for one in (*(one for one, _ in retired), process):
-            if one is not None:
-                one.close()
+        if process is not None:
+            process.close()
 
     def _on_event(self, run: int, event: Event) -> None:
         """Called by the process's reader thread."""
-        with self._lock:
-            if run != self._run:
-                return
-            self._view = follow(self._view, event)
-            first, self._pending = not self._pending, True
-        if first:
-            self._main.post(partial(self._update_soon, run))
+        self._main.post(partial(self._add, run, event))
 
-    def _update_soon(self, run: int) -> None:
-        if run == self._run and not self._update_timer.isActive():
+    def _add(self, run: int, event: Event) -> None:
+        if run != self._run:
+            return
+        self._view = follow(self._view, event)
+        if self._view.ended or not self._update_timer.isActive():
             self._update_timer.start(0 if self._view.ended else UPDATE_MS)
 
     def _update(self) -> None:
-        with self._lock:
-            self._pending, view = False, self._view
-        if view.ended and self._process is not None:
-            self._retired.append((self._process, REAP_TURNS))
-            self._process = None
+        ended = self._view.ended and self._process is not None
+        if ended:
+            self._close_ended()
+            self._ended_process, self._process, self._turns = self._process, None, REAP_TURNS
             self._reap_timer.start(REAP_MS)
-            self.changed.emit(view)
-            self.ended.emit(self.request, view)
-        elif self._process is not None:
-            self.changed.emit(view)
+        self.changed.emit(self._view)
+        if ended:
+            self.ended.emit(self.request, self._view)
 
     def _reap(self) -> None:
         """Let a process that sent its last event put its files away, then close it."""
-        waiting = []
-        for process, turns in self._retired:
-            if process.alive and turns:
-                waiting.append((process, turns - 1))
-            else:
-                process.close()
-        self._retired = waiting
-        if not waiting:
-            self._reap_timer.stop()
+        self._turns -= 1
+        if self._turns < 0 or not self._ended_process.alive:
+            self._close_ended()
+
+    def _close_ended(self) -> None:
+        self._reap_timer.stop()
+        process, self._ended_process = self._ended_process, None
+        if process is not None:
+            process.close()

@@ -32,8 +32,8 @@ class ModelChoice(QWidget):  # type: ignore[misc]
     changed = Signal(str)
     device_changed = Signal(str)
 
-    def __init__(self, name: str, device: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, name: str, device: str) -> None:
+        super().__init__()
         self.name = QComboBox()
         self._current = name
         self.refresh()
@@ -96,8 +96,8 @@ class ContrastChoice(QWidget):  # type: ignore[misc]
 
     changed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.mode = QComboBox()
         self.mode.addItem("Auto (0.5 to 99.5 percentile)", "auto")
         for name, (low, high) in PRESETS.items():
@@ -137,8 +137,8 @@ class ChannelChoice(QWidget):  # type: ignore[misc]
     axis_changed = Signal(object)
     channels_changed = Signal(object)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.axis = QComboBox()
         self.axis.setToolTip("The axis that holds channels; the model sees up to three of them together")
         self.channels = QLineEdit()

@@ -6,7 +6,6 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QHeaderView,
     QListWidget,
     QListWidgetItem,
     QTableWidget,
@@ -16,7 +15,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_medsam.document.objects import Document, ObjectClass, ObjectRecord
-from napari_medsam.ui.qt.build import button, hbox
+from napari_medsam.ui.qt.build import button, hbox, row_table
 
 MOST_CLASSES = 9  # one for each number key
 
@@ -27,8 +26,8 @@ class ClassList(QWidget):  # type: ignore[misc]
     chosen = Signal(int)
     renamed = Signal(int, str)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.list = QListWidget()
         self.list.setMaximumHeight(84)
         self.list.setToolTip(
@@ -63,13 +62,10 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]
     chosen = Signal(int)
     HEADINGS = ("Object", "Class", "Prompts", "IoU", "State")
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(0, len(self.HEADINGS), parent)
-        self.setHorizontalHeaderLabels(list(self.HEADINGS))
-        self.verticalHeader().hide()
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    def __init__(self) -> None:
+        super().__init__()
+        row_table(self, self.HEADINGS)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.setMinimumHeight(120)
         self.setToolTip("IoU is the model's own guess of how good its mask is.")
         self.cellClicked.connect(lambda row, _column: self.chosen.emit(int(self.item(row, 0).text())))

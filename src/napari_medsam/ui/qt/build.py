@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
-from qtpy.QtWidgets import QBoxLayout, QHBoxLayout, QLayout, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QBoxLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLayout,
+    QPushButton,
+    QSpinBox,
+    QTableWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 Part: TypeAlias = QWidget | QLayout
 
@@ -33,6 +45,16 @@ def spin_box(low: int, high: int, value: int, tip: str) -> QSpinBox:
     box.setKeyboardTracking(False)
     box.setToolTip(tip)
     return box
+
+
+def row_table(table: QTableWidget, headings: Sequence[str]) -> QTableWidget:
+    """Make a table of rows that are selected as a whole; its columns share the width."""
+    table.setColumnCount(len(headings))
+    table.setHorizontalHeaderLabels(list(headings))
+    table.verticalHeader().hide()
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+    return table
 
 
 def _fill(layout: QBoxLayout, parts: tuple[Part, ...], within: QWidget | None) -> QBoxLayout:

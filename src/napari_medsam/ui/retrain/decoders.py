@@ -10,7 +10,6 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
-    QHeaderView,
     QMessageBox,
     QTableWidget,
     QTableWidgetItem,
@@ -20,16 +19,8 @@ from superqt.utils import signals_blocked
 
 from napari_medsam.errors import MedSAMError
 from napari_medsam.finetune.verdict_text import decision_of
-from napari_medsam.model.library import (
-    OwnDecoder,
-    delete_decoder,
-    export_decoder,
-    import_decoder,
-    note_decoder,
-    own_decoders,
-    rename_decoder,
-)
-from napari_medsam.ui.qt.build import button, hbox, vbox
+from napari_medsam.model.library import OwnDecoder, export_decoder, own_decoders
+from napari_medsam.ui.qt.build import button, hbox, row_table, vbox
 
 if TYPE_CHECKING:
     from napari_medsam.ui.desk.decoders import Decoders
@@ -48,16 +39,12 @@ class DecoderList(QWidget):  # type: ignore[misc]
     chosen = Signal(object)
     failed = Signal(str)
 
-    def __init__(self, decoders: Decoders, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, decoders: Decoders) -> None:
+        super().__init__()
         self._decoders = decoders
         self._known: list[OwnDecoder] = []
-        self.table = QTableWidget(0, len(HEADINGS))
-        self.table.setHorizontalHeaderLabels(list(HEADINGS))
-        self.table.verticalHeader().hide()
-        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table = row_table(QTableWidget(), HEADINGS)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.table.setFixedHeight(150)
         self.use, self.delete = button("Use"), button("Delete")
         self.save, self.load = button("Export ..."), button("Import ...")
@@ -119,24 +106,14 @@ class DecoderList(QWidget):  # type: ignore[misc]
     def _on_edited(self, item: QTableWidgetItem) -> None:
         decoder, text = self._known[item.row()], item.text()
         if item.column() == NAME and text != decoder.name:
-            self._try(lambda: self._rename(decoder.name, text.strip()))
+            self._try(lambda: self._decoders.rename(decoder.name, text.strip()))
         elif item.column() == NOTES and text != decoder.info.notes:
-            self._try(lambda: self._note(decoder.name, text))
-
-    def _rename(self, old: str, new: str) -> None:
-        rename_decoder(old, new)
-        self._decoders.renamed(old, new)
-
-    def _note(self, name: str, text: str) -> None:
-        note_decoder(name, text)
-        self._decoders.changed.emit()
+            self._try(lambda: self._decoders.note(decoder.name, text))
 
     def _delete(self, decoder: OwnDecoder) -> None:
         question = f"Delete the decoder {decoder.name} for good?"
         if QMessageBox.question(self, "Delete", question) == QMessageBox.StandardButton.Yes:
-            self._decoders.before_delete(decoder.name)
-            delete_decoder(decoder.name)
-            self._decoders.changed.emit()
+            self._decoders.delete(decoder.name)
 
     def _export(self, decoder: OwnDecoder) -> None:
         target, _ = QFileDialog.getSaveFileName(self, "Export a decoder", decoder.path.name, FILES)
@@ -146,12 +123,7 @@ class DecoderList(QWidget):  # type: ignore[misc]
     def _import(self) -> None:
         source, _ = QFileDialog.getOpenFileName(self, "Import a decoder", "", FILES)
         if source:
-            self._try(lambda: self._take_in(Path(source)))
-
-    def _take_in(self, source: Path) -> None:
-        name = import_decoder(source).name
-        self._decoders.changed.emit()
-        self.select(name)
+            self._try(lambda: self.select(self._decoders.add(Path(source))))
 
     def _with_selected(self, act: Callable[[OwnDecoder], None]) -> None:
         decoder = self.selected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
@@ -148,28 +149,28 @@ class RetrainPanel(Panel):
             self._show_run(self.training.view)
 
     def _begin(self) -> None:
-        if self.closed or self.training.running:
-            return
         settings = self.desk.controller.session.settings
-        try:
-            request = self.settings.request(Path(self.folder.value), settings.model, settings.device)
-            self.training.start(request)
-        except (MedSAMError, OSError) as error:
-            self._warn(str(error))
-        self._show_run(self.training.view)
+        dataset = Path(self.folder.value)
+        self._try(
+            lambda: self.training.start(self.settings.request(dataset, settings.model, settings.device))
+        )
+
+    def _try(self, start: Callable[[], None]) -> None:
+        if not self.closed and not self.training.running:
+            try:
+                start()
+            except (MedSAMError, OSError) as error:
+                self._warn(str(error))
+            self._show_run(self.training.view)
 
     def _has_corrected(self) -> bool:
         return any(record.corrected for work in self.desk.controller.works for record in work.document)
 
     def _on_resume(self) -> None:
         folder = self.unfinished.currentData()
-        if folder is None or self.training.running:
-            return
-        try:
-            self.training.resume(folder)
-        except (MedSAMError, OSError) as error:
-            self._warn(str(error))
-        self._show_unfinished()
+        if folder is not None:
+            self._try(lambda: self.training.resume(folder))
+            self._show_unfinished()
 
     def _on_discard(self) -> None:
         folder = self.unfinished.currentData()

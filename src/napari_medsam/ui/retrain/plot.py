@@ -18,8 +18,8 @@ Series = list[tuple[int, float]]
 class CurvePlot(QWidget):  # type: ignore[misc]
     """Two graphs side by side over the epochs; the best epoch has a line in both."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._curve: tuple[CurvePoint, ...] = ()
         self._epochs, self._best = 0, 0
         self.setMinimumHeight(130)

@@ -22,8 +22,8 @@ class TrainingSettings(QWidget):  # type: ignore[misc]
 
     split_changed = Signal()
 
-    def __init__(self, detail: int = 1, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, detail: int) -> None:
+        super().__init__()
         self.name = QLineEdit()
         self.name.setToolTip("What the new decoder is called; a number is added to a name that is taken")
         self.epochs = spin_box(AUTO_EPOCHS, 1000, AUTO_EPOCHS, "How often each object is learned from")

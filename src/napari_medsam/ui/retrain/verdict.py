@@ -28,8 +28,8 @@ WIDEST_NAME = 150
 class VerdictView(QWidget):  # type: ignore[misc]
     """Shows one verdict; empty without one."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.sentence = QLabel()
         self.sentence.setWordWrap(True)
         self.table = QTableWidget(0, len(HEADING))
