@@ -203,7 +203,7 @@ def test_a_failed_write_leaves_the_earlier_file(
     ("words", "said"),
     [
         (["--box", "1,2,3"], "four numbers"),
-        (["--box", "a,2,3,4"], "no list of numbers"),
+        (["--box", "a,2,3,4"], "not a list of numbers"),
         ([], "--box"),
         (["--point", "1,2"], "R,C,+"),
         (["--point", "1,2,x"], "R,C,+"),

@@ -84,12 +84,12 @@ def test_a_full_disk_leaves_nothing_and_says_so(
 def test_a_npz_without_its_sidecar_is_no_case(make_case: MakeCase, tmp_path: Path) -> None:
     path = write_case(tmp_path, make_case())
     path.with_suffix(".json").unlink()
-    with pytest.raises(CaseError, match="cut short"):
+    with pytest.raises(CaseError, match="was interrupted"):
         read_case(path)
     data = CuratedDataset(tmp_path, create=True)
     assert len(data) == 0
     (problem,) = data.validate()
-    assert "cut short" in problem.what
+    assert "was interrupted" in problem.what
     data.append(make_case())
     assert data.validate() == []
 

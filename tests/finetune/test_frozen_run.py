@@ -94,7 +94,7 @@ def test_the_verdict_in_words_and_rows() -> None:
     verdict = reduce(follow, events(), RunState()).verdict
     assert verdict is not None
     assert decision_of(verdict) == "Adopted"
-    assert sentence_of(verdict).endswith("In brackets the 95% interval, drawn over objects; 3 cases judge.")
+    assert sentence_of(verdict).endswith("In brackets the 95% interval over objects; judged on 3 cases.")
     assert rows_of(verdict) == [
         ("All", "6", "0.938", "0.204", "0.204", "0.981", "0.145", "0.145"),
         ("class cell", "3", "0.945", "0.191", "0.191", "0.977", "0.148", "0.148"),

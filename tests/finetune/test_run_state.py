@@ -142,7 +142,7 @@ class TestVerdict:
 
     def test_the_sentence(self) -> None:
         assert sentence_of(verdict("adopt")) == (
-            "Adopted. Because of the figures. In brackets the 95% interval, drawn over groups; 3 cases judge."
+            "Adopted. Because of the figures. In brackets the 95% interval over groups; judged on 3 cases."
         )
 
     def test_one_that_cannot_tell_has_no_difference(self) -> None:

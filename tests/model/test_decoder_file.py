@@ -133,7 +133,7 @@ class TestRefused:
         path = tmp_path / "other.safetensors"
         save_file({"x": torch.zeros(3)}, path, metadata={"format": "pt"})
         assert not is_decoder(path)
-        with pytest.raises(CheckpointError, match="is no decoder of this program"):
+        with pytest.raises(CheckpointError, match="is not a decoder file of napari-medsam"):
             read_info(path)
 
     @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class TestRename:
     )
     def test_a_name_that_is_no_file_name_is_refused(self, name: str, tmp_path: Path) -> None:
         write("one")
-        with pytest.raises(CheckpointError, match="is no name for a decoder"):
+        with pytest.raises(CheckpointError, match="cannot be the name of a decoder"):
             rename_decoder("one", name)
         assert [path.name for path in (tmp_path / "decoders").iterdir()] == ["one.safetensors"]
 
@@ -96,7 +96,7 @@ class TestRename:
             lambda: delete_decoder("gone"),
             lambda: note_decoder("gone", ""),
         ):
-            with pytest.raises(CheckpointError, match="There are: one"):
+            with pytest.raises(CheckpointError, match="Choose one of: one"):
                 act()
 
 

@@ -98,7 +98,7 @@ def test_labels_too_small_for_an_object_are_said(desk: Desk, image: np.ndarray) 
     desk.work.document.reserve(255)
     desk.add_boxes(A, wait=False)
     desk.wait(lambda: bool(desk.said))
-    assert "ends at 255" in desk.said[-1]
+    assert "up to 255" in desk.said[-1]
     assert not labels.data.any()
     assert desk.work.document[256].problem
     desk.viewer.layers.remove(labels)

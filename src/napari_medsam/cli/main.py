@@ -147,7 +147,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         help="how raw intensities become what the model sees",
     )  # fmt: skip
     parser.add_argument("--channels", type=_integers, metavar="I[,J[,K]]", help="channels to use, from 0")
-    parser.add_argument("--channel-axis", type=int, metavar="AXIS", help="where the file does not tell it")
+    parser.add_argument("--channel-axis", type=int, metavar="AXIS", help="for files that do not state it")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
 
 
@@ -157,7 +157,9 @@ def _detail(text: str) -> int:
     try:
         return check_detail(int(text))
     except (ValueError, PromptError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no detail: give a whole number from 1 to 32") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a detail: give a whole number from 1 to 32"
+        ) from None
 
 
 def _integers(text: str) -> tuple[Any, ...]:
@@ -315,7 +317,7 @@ def _open(arguments: argparse.Namespace) -> int:
         find_sample(arguments.sample)
     for path in arguments.images:
         if not path.exists():
-            raise ImageError(f"{path}: there is no such file. Check the path.")
+            raise ImageError(f"{path}: file not found. Check the path.")
     with _qt_binding():
         from napari_medsam.ui.launch import open_window
 

@@ -18,14 +18,14 @@ def numbers(text: str, kind: type) -> tuple[int | float, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers separated by commas") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers separated by commas") from None
 
 
 def box(text: str) -> Box:
     """R0,C0,R1,C1."""
     edges = numbers(text, float)
     if len(edges) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is no box: give four numbers R0,C0,R1,C1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a box: give four numbers R0,C0,R1,C1")
     return Box(*edges)
 
 
@@ -33,7 +33,7 @@ def point(text: str) -> Point:
     """R,C,+ or R,C,-."""
     place, _, sign = text.rpartition(",")
     complaint = argparse.ArgumentTypeError(
-        f"{text!r} is no click: give R,C,+ on the object or R,C,- beside it"
+        f"{text!r} is not a click: give R,C,+ on the object or R,C,- beside it"
     )
     if sign not in SIGNS:
         raise complaint

@@ -105,7 +105,7 @@ def read_case(path: Path, *, predictions: bool = True) -> Case:
     if not is_ours(path):
         if MARKER in read_headers(path):
             raise BrokenCase(
-                sidecar_path(path), "is missing", "The export was cut short: export the case again"
+                sidecar_path(path), "is missing", "The export was interrupted: export the case again"
             )
         return read_published(path)
     arrays = read_npz(path, ARRAYS)

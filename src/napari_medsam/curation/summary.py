@@ -39,7 +39,7 @@ class Overview:
 _ROLES = {"train": "train", "val": "validate", "test": "judge"}
 _BY = {
     "group": "Divided by group",
-    "case": "Divided by case, all are of one group",
+    "case": "Divided by case: all cases are in one group",
     "table": "As the table says",
 }
 

@@ -37,7 +37,7 @@ def validate_folder(folder: Path) -> list[Problem]:
 def _listed(folder: Path, found: Scan) -> Iterator[Problem]:
     again = "Export the case again"
     for stem in sorted(found.cut_short):
-        what = "has no sidecar: its export was cut short, and it does not count as a case"
+        what = "has no sidecar: its export was interrupted, so it does not count as a case"
         yield Problem(folder / f"{stem}.npz", what, f"{again}, or delete it")
     for stem in sorted(found.without_npz):
         yield Problem(
@@ -90,7 +90,7 @@ def _case_problems(path: Path, listed: str | None, classes: Mapping[int, str]) -
     for name in sorted(set(headers) - set(ARRAYS if ours else PUBLISHED_ARRAYS)):
         yield Problem(path, f"holds an array {name!r} that this format does not know", "It is ignored")
     if not case.objects:
-        yield Problem(path, "has no objects", "Training has no use for it; label it or take it out")
+        yield Problem(path, "has no objects", "Training cannot use it; label it or remove it")
     if not ours:
         return
     for class_id, name in {o.class_id: o.class_name for o in case.objects}.items():

@@ -99,5 +99,5 @@ class TrainingProcess:
 def _failure(status: int, folder: Path, printed: str) -> str:
     return (
         f"Training failed: its process ended (status {status}{printed and f', {printed!r}'}); it may have run out of "
-        f"memory. All it printed is in {folder / LOG_NAME}. Start it again: it goes on from its last whole epoch."
+        f"memory. All it printed is in {folder / LOG_NAME}. Start it again: it continues from its last complete epoch."
     )

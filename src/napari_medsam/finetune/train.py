@@ -91,7 +91,7 @@ def train(
         features = _embedded(run, [*train_side, *validation])
         fit = _fitted(run, train_side, validation, features)
     except Cancelled:
-        emit(Stopped(None, request.name, "Stopped before there was a decoder."))
+        emit(Stopped(None, request.name, "Stopped before the first decoder was saved."))
         return None
     path = _filed(run, fit)
     verdict = _judged(run, path, fit)

@@ -20,8 +20,8 @@ def sentence_of(verdict: Verdict) -> str:
     parts = [f"{decision_of(verdict)}.", verdict.reason]
     found = verdict.difference
     if found is not None:
-        over = f"the {found.level:.0%} interval, drawn over {found.over}"
-        parts.append(f"In brackets {over}; {verdict.cases} cases judge.")
+        over = f"the {found.level:.0%} interval over {found.over}"
+        parts.append(f"In brackets {over}; judged on {verdict.cases} cases.")
     return " ".join(part for part in parts if part)
 
 

@@ -189,7 +189,7 @@ def _size(level: LazyArray) -> int:
 def _check_array(array: LazyArray, name: str) -> None:
     dtype = np.dtype(array.dtype)
     if dtype.kind not in "biuf":
-        raise ImageError(f"{name}: pixels of type {dtype} are no intensities. Convert them to numbers.")
+        raise ImageError(f"{name}: pixels of type {dtype} are not intensities. Convert them to numbers.")
     if len(array.shape) < 2:
         raise ImageError(f"{name}: an image needs two axes, this array has the shape {tuple(array.shape)}.")
     if 0 in array.shape:

@@ -122,7 +122,7 @@ def read_image(path: str | Path) -> ImageFile:
     """
     path = Path(path)
     if not path.exists():
-        raise ImageError(f"{path}: there is no such file. Check the path.")
+        raise ImageError(f"{path}: file not found. Check the path.")
     reader = _reader(path)
     try:
         image = reader(path)
@@ -132,7 +132,7 @@ def read_image(path: str | Path) -> ImageFile:
         raise ImageError(f"{path}: cannot be read ({_reason(error)}). {_advice(error)}") from error
     shape = tuple(image.levels[0].shape)
     if 0 in shape or len(shape) < 2:
-        raise ImageError(f"{path}: this is no 2D image, its shape is {shape}. Choose another file.")
+        raise ImageError(f"{path}: this is not a 2D image; its shape is {shape}. Choose another file.")
     named = "Y" in image.axes and "X" in image.axes and len(image.axes) == len(shape)
     return image if named else replace(image, axes=_guess_axes(shape))
 
@@ -158,7 +158,7 @@ def _reader(path: Path) -> Callable[[Path], ImageFile]:
     if path.is_dir():
         if is_image(path):
             return _read_zarr
-        raise ImageError(f"{path}: this folder is no Zarr image. Name an image file inside it.")
+        raise ImageError(f"{path}: this folder is not a Zarr image. Name an image file inside it.")
     if path.stat().st_size == 0:
         raise ImageError(f"{path}: the file is empty. Copy or download it again.")
     suffix = path.suffix.lower()
@@ -169,7 +169,7 @@ def _reader(path: Path) -> Callable[[Path], ImageFile]:
     if suffix == ".npy":
         return _read_npy
     known = ", ".join(SUFFIXES)
-    raise ImageError(f"{path}: files of this kind are not read here. Convert it to one of {known}.")
+    raise ImageError(f"{path}: files of this kind cannot be read. Convert it to one of {known}.")
 
 
 def _read_npy(path: Path) -> ImageFile:
@@ -292,7 +292,9 @@ def _read_zarr(path: Path) -> ImageFile:
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales:
         inside = ", ".join(sorted(name for name, _ in node.arrays())) or "none"
-        raise ImageError(f"{path}: this Zarr group is no OME-Zarr image. Name one of its arrays ({inside}).")
+        raise ImageError(
+            f"{path}: this Zarr group is not an OME-Zarr image. Name one of its arrays ({inside})."
+        )
     datasets = scales[0]["datasets"]
     levels = tuple(node[dataset["path"]] for dataset in datasets)
     names = [axis["name"] if isinstance(axis, dict) else axis for axis in scales[0].get("axes", "tczyx")]

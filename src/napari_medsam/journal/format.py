@@ -78,7 +78,7 @@ def to_line(entry: Json) -> bytes:
 def from_line(line: bytes) -> Json:
     """What a line says. Raises ValueError for one that is torn or foreign."""
     if len(line) < 12 or not line.endswith(b"\n"):
-        raise ValueError("the line is torn")
+        raise ValueError("the line is incomplete")
     text = line[9:-1]
     if line[:9] != b"%08x " % zlib.crc32(text):
         raise ValueError("the checksum is wrong")
@@ -87,7 +87,7 @@ def from_line(line: bytes) -> Json:
     except RecursionError as error:
         raise ValueError("the line is nested too deeply") from error
     if not isinstance(entry, dict):
-        raise ValueError("the line is no object")
+        raise ValueError("the line is not an object")
     return entry
 
 
@@ -214,7 +214,7 @@ def read_outline(entry: Json) -> Outline | None:
         return None
     kind, vertices = entry["outline"]
     if kind not in KINDS or not LEAST_VERTICES <= len(vertices) <= MOST_VERTICES:
-        raise ValueError("the outline is no shape")
+        raise ValueError("the outline is not a shape")
     return Outline(kind, tuple((_number(row), _number(col)) for row, col in vertices))
 
 
@@ -348,24 +348,24 @@ def _read_bounds(entry: Any, size: tuple[int, int]) -> Bounds | None:
 def whole_number(value: Any, low: int, high: int = 2**62) -> int:
     """The value itself. Raises ValueError where it is no whole number of that range."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{value!r:.40} is no whole number from {low} to {high}")
+        raise ValueError(f"{value!r:.40} is not a whole number from {low} to {high}")
     return value
 
 
 def _number(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{value!r:.40} is no number")
+        raise ValueError(f"{value!r:.40} is not a number")
     return float(value)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r:.40} is no text")
+        raise ValueError(f"{value!r:.40} is not text")
     return value
 
 
 def _color(value: Any) -> str:
     text = _text(value)
     if re.fullmatch("#[0-9a-fA-F]{6}", text) is None:
-        raise ValueError(f"{text!r:.40} is no colour")
+        raise ValueError(f"{text!r:.40} is not a colour")
     return text

@@ -233,7 +233,7 @@ class Clicking:
             self.choose(record.id)
         elif record.prompt is None and not click.positive:
             raise PromptError(
-                f"Object {record.id} was painted and has no box: click on it (plus) before what is not part of it."
+                f"Object {record.id} was painted and has no box. Make a plus click on it before a minus click."
             )
         return record.id
 

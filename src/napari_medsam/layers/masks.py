@@ -171,8 +171,8 @@ class MaskLayer:
         largest = self._capacity
         if label > largest:
             raise ImageError(
-                f"{self.layer.name}: its type {self.layer.data.dtype} ends at {largest}, object {label} "
-                "does not fit. Convert the labels to int32 (right click the layer, Convert data type)."
+                f"{self.layer.name}: its type {self.layer.data.dtype} holds labels up to {largest}, so object "
+                f"{label} does not fit. Convert the labels to int32 (right click the layer, Convert data type)."
             )
 
     @property

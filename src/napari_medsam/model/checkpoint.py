@@ -216,6 +216,6 @@ def _plain_state(path: Path, content: Any) -> dict[str, Tensor]:
     strangers = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if strangers:
         raise CheckpointError(
-            f"{path} is no plain state dict: {strangers[0]!r} is not a tensor. Save only the weights."
+            f"{path} is not a plain state dict: {strangers[0]!r} is not a tensor. Save only the weights."
         )
     return state

@@ -89,7 +89,9 @@ def read_info(path: Path) -> DecoderInfo:
             f"Cannot read the decoder {path} ({error}). It is missing or damaged: train it again, or import another."
         ) from error
     if header is None:
-        raise CheckpointError(f"{path} is no decoder of this program. Choose one that a training run wrote.")
+        raise CheckpointError(
+            f"{path} is not a decoder file of napari-medsam. Choose one that a training run wrote."
+        )
     return _parsed(path, header)
 
 

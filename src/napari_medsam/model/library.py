@@ -45,7 +45,7 @@ def decoder_path(name: str) -> Path:
     """Where a decoder of this name lies or would lie. Raises CheckpointError for a name that is no file name."""
     if _NAME.fullmatch(name) is None or name.endswith((".", " ")):
         raise CheckpointError(
-            f"{name!r} is no name for a decoder. Use letters, digits, spaces and . + - _ ( ), at most 80 of them."
+            f"{name!r} cannot be the name of a decoder. Use letters, digits, spaces and . + - _ ( ), at most 80."
         )
     return decoders_folder() / f"{name}{SUFFIX}"
 
@@ -54,8 +54,9 @@ def find_own(name: str) -> OwnDecoder:
     """The decoder of a name. Raises CheckpointError when there is none."""
     path = decoder_path(name)
     if not path.is_file():
-        known = ", ".join(decoder.name for decoder in own_decoders()) or "none"
-        raise CheckpointError(f"There is no decoder {name!r} in {decoders_folder()}. There are: {known}.")
+        known = ", ".join(decoder.name for decoder in own_decoders())
+        advice = f"Choose one of: {known}." if known else "Train or import one first."
+        raise CheckpointError(f"There is no decoder {name!r} in {decoders_folder()}. {advice}")
     return OwnDecoder(path, read_info(path))
 
 

@@ -28,7 +28,7 @@ def read_published(path: Path) -> Case:
     missing = [name for name in ("imgs", "gts") if name not in arrays]
     if missing:
         what = f"has no {' and no '.join(missing)}"
-        raise BrokenCase(path, what, "A case needs an image and its labels; take this file out of the folder")
+        raise BrokenCase(path, what, "A case needs an image and its labels; remove this file from the folder")
     gts = arrays["gts"]
     if gts.dtype.kind == "b":
         gts = gts.astype(np.uint8)

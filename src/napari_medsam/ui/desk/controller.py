@@ -191,7 +191,7 @@ class Controller(QObject):  # type: ignore[misc]
     def cancel(self) -> None:
         """Stop embedding; boxes that wait for it stay and are decoded when they are touched again."""
         self.session.cancel()
-        self.status.emit("Cancelled. Draw a box or move the slider to go on.")
+        self.status.emit("Cancelled. Draw a box or move the slider to continue.")
 
     def follow_layer_contrast(self, channels: tuple[int, ...] | None = None) -> None:
         """Use the contrast limits that the image at work is shown with, for the channels given."""

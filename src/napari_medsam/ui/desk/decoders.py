@@ -101,7 +101,7 @@ class Decoders(QObject):  # type: ignore[misc]
         if not view.adopted:
             return view.message
         if self.in_use != request.current:
-            return f"{view.message} It is not used yet: you chose {self.in_use} meanwhile."
+            return f"{view.message} It is not used yet, because you chose {self.in_use} in the meantime."
         self.use(view.name)
         return f"{view.message} It is in use now."
 

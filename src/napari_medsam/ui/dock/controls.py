@@ -40,9 +40,7 @@ class ModelChoice(QWidget):  # type: ignore[misc]
         self.device = QComboBox()
         self.device.addItems(DEVICES)
         self.device.setCurrentText(device)
-        self.device.setToolTip(
-            "auto takes a GPU where there is one; without enough memory the CPU takes over"
-        )
+        self.device.setToolTip("auto uses a GPU if there is one, and the CPU if its memory is too small")
         hbox(self.name, self.device, within=self).setStretch(0, 1)
         self.name.currentIndexChanged.connect(self._on_name)
         self.device.currentTextChanged.connect(self.device_changed)

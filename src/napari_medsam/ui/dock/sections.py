@@ -52,8 +52,8 @@ class ImageSection(QWidget):  # type: ignore[misc]
             1,
             MOST_DETAIL,
             settings.detail,
-            "Above 1, a large box is decoded piece by piece on finer fields: for decoders fine-tuned on "
-            "thin structures; the released one seldom gains",
+            "Above 1, a large box is decoded in pieces on finer fields. It helps decoders fine-tuned on thin "
+            "structures, and rarely the released one",
         )
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
@@ -160,7 +160,7 @@ class ObjectSection(QWidget):  # type: ignore[misc]
         super().__init__()
         self._controller = desk.controller
         self.classes = ClassList()
-        self.overlaps = ComboBox(choices=OVERLAPS, tooltip="What a new mask may do to masks that are there")
+        self.overlaps = ComboBox(choices=OVERLAPS, tooltip="What a new mask may overwrite")
         self.table = ObjectTable()
         form = QFormLayout()
         form.addRow("Classes", self.classes)

@@ -61,5 +61,5 @@ class PromptTools(QWidget):  # type: ignore[misc]
             self.click.setToolTip(LOADING)
         else:
             self.click.setToolTip(
-                f"{model.name} has learned boxes only: choose a model that knows clicks, lite-medsam for one"
+                f"{model.name} has learned boxes only. Choose a model that knows clicks, such as lite-medsam"
             )

@@ -148,6 +148,6 @@ def _tip(decoder: OwnDecoder) -> str:
     detail = f", detail {info.detail}" if info.detail > 1 else ""
     reason = "Not judged." if info.verdict is None else info.verdict.reason
     return (
-        f"{decoder.name}: for {info.base}{detail}, made {info.created or 'at some time'}\n"
+        f"{decoder.name}: for {info.base}{detail}, made {info.created or 'on an unknown date'}\n"
         f"classes {', '.join(info.classes) or 'unknown'}; dataset {info.dataset or 'unknown'}\n{reason}"
     )

@@ -75,7 +75,7 @@ class RetrainPanel(Panel):
             label.setWordWrap(True)
         self.add = button(
             "Add corrected planes",
-            "Write the planes of the open images on which you corrected a mask into this folder",
+            "Write the planes with a corrected mask, of all open images, into this folder",
         )
         self.settings = TrainingSettings(self.desk.controller.session.settings.detail)
         self.with_open = QCheckBox("Add corrected planes first")

@@ -25,25 +25,25 @@ class TrainingSettings(QWidget):  # type: ignore[misc]
     def __init__(self, detail: int) -> None:
         super().__init__()
         self.name = QLineEdit()
-        self.name.setToolTip("What the new decoder is called; a number is added to a name that is taken")
-        self.epochs = spin_box(AUTO_EPOCHS, 1000, AUTO_EPOCHS, "How often each object is learned from")
+        self.name.setToolTip("The name of the new decoder; a number is added if the name is taken")
+        self.epochs = spin_box(AUTO_EPOCHS, 1000, AUTO_EPOCHS, "How many times each object is trained on")
         self.epochs.setSpecialValueText("auto")
         self.detail = spin_box(
             1,
             MOST_DETAIL,
             detail,
-            "Above 1: for thin structures, learned and found piece by piece on finer fields",
+            "Above 1: for thin structures; they are trained and found in pieces on finer fields",
         )
         self.views = spin_box(
-            1, VIEWS, 1, "Above 1: each field is embedded turned and mirrored too; slower at first, once"
+            1, VIEWS, 1, "Above 1: each field is also embedded turned and mirrored; the first run is slower"
         )
         self.seed = spin_box(
-            0, 10_000, 0, "Of the split, the order and the boxes: the same seed, the same decoder"
+            0, 10_000, 0, "Seed of the split, the order and the boxes; the same seed gives the same decoder"
         )
         self.table = QLineEdit()
         self.table.setPlaceholderText("by group")
         self.table.setToolTip(
-            "A CSV file with lines of stem,train|val|test; empty: whole groups, drawn by the seed"
+            "A CSV file with lines of stem,train|val|test; if empty, whole groups are divided by the seed"
         )
         self.choose = button("...")
         self.choose.setFixedWidth(28)
