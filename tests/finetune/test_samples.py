@@ -103,7 +103,7 @@ def test_one_sample_an_object_on_the_field_that_answers_its_box() -> None:
         r0, c0, r1, c1 = bbox_of(gts == sample.label) or (0, 0, 0, 0)
         assert sample.box.r0 < r0 < r1 < sample.box.r1
         assert sample.box.c0 < c0 < c1 < sample.box.c1
-        assert sample.field.contains(sample.box.array())
+        assert sample.field.box.contains(sample.box)
         assert sample.target.shape == FRAME.shape(sample.field)
 
 
@@ -197,7 +197,7 @@ def test_boxes_stay_in_the_field_and_within_the_jitter(jitter: tuple[float, floa
     moved = []
     for epoch in range(60):
         (box,) = boxes_of_epoch([sample], config, epoch)
-        assert sample.field.contains(box.array())
+        assert sample.field.box.contains(box)
         assert box.r0 < box.r1
         assert box.c0 < box.c1
         moved.append((box.array() - bbox) * outwards)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Window
 from napari_medsam.image.field import Field, Frame, read_field, whole_field
 from napari_medsam.image.plane import Plane
@@ -120,9 +121,9 @@ def test_boxes_go_to_the_frame_and_back() -> None:
 
 def test_contains() -> None:
     field = Field(10, 20, 30, 40)
-    assert field.contains((10, 20, 40, 60))
-    assert not field.contains((9.9, 20, 40, 60))
-    assert not field.contains((10, 20, 40, 60.1))
+    assert field.box.contains(Box(10, 20, 40, 60))
+    assert not field.box.contains(Box(9.9, 20, 40, 60))
+    assert not field.box.contains(Box(10, 20, 40, 60.1))
 
 
 @pytest.mark.parametrize("resample", ["area", "bicubic"])

@@ -283,7 +283,7 @@ class TestLoneClick:
 
         search(self.prompt, (1000, 1000), FieldPolicy(), look)
         assert [region.height for region in looked] == sorted((r.height for r in looked), reverse=True)
-        assert all(region.contains((499, 499, 501, 501)) for region in looked)
+        assert all(region.box.contains(Box(499, 499, 501, 501)) for region in looked)
 
     def test_the_box_around_what_was_found_holds_the_clicks(self) -> None:
         prompt = Prompt(None, (Point(10, 10), Point(90, 20), Point(0, 99, False)))

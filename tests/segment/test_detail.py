@@ -258,7 +258,7 @@ def test_the_detailed_mask_of_a_box_is_the_box(model: Any, detail: int, box: lis
     assert not (inner & ~found).any()
     assert not (found & ~outer).any()
     assert prediction.iou == pytest.approx(0.9)
-    assert prediction.field.contains(box)
+    assert prediction.field.box.contains(Box(*box))
     assert prediction.box == Box(*box)
     assert prediction.mask.any(axis=0)[[0, -1]].all()
     assert prediction.mask.any(axis=1)[[0, -1]].all()

@@ -226,7 +226,7 @@ class TestFields:
         second = bench.document[number].prediction
         assert second is not None
         assert second.field.height < 256
-        assert second.field.contains(SMALL.array())
+        assert second.field.box.contains(SMALL)
         assert bench.session.awaited(bench.document) == []
         # Once there, it answers alone.
         bench.session.request(bench.document, [number], plane)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
 from napari_medsam.evaluate.surface import surface_elements
-from napari_medsam.geometry import bbox_of
+from napari_medsam.geometry import Box, bbox_of
 
 CLINICAL_UNITS = MappingProxyType({"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1000.0})
 """Millimetres in each of the units in which clinical images give their spacing."""
@@ -85,11 +85,9 @@ def box_from_mask(
     bbox = bbox_of(mask)
     if bbox is None:
         raise ValueError("an empty mask has no box")
-    r0, c0, r1, c1 = bbox
+    top, left, bottom, right = (growth * np.tile((bbox.height, bbox.width), 2)).tolist()
     height, width = np.shape(mask)
-    sides = np.array([r1 - r0, c1 - c0, r1 - r0, c1 - c0])
-    grown: npt.NDArray[np.float64] = np.array(bbox) + np.array([-1, -1, 1, 1]) * growth * sides
-    return np.clip(grown, 0, [height, width, height, width])
+    return bbox.grown(top, left, bottom, right).intersect(Box.of_plane((height, width))).array()
 
 
 def _masks(

@@ -152,9 +152,9 @@ def _spoiled(mask: Mask, rng: np.random.Generator) -> Mask:
         spoiled = ndimage.binary_erosion(mask, iterations=times)
     bbox = bbox_of(mask)
     assert bbox is not None
-    r0, c0, r1, c1 = bbox
-    radius = rng.uniform(0.15, 0.5) * max(3, min(r1 - r0, c1 - c0))
+    radius = rng.uniform(0.15, 0.5) * max(3, min(bbox.shape))
     rows, cols = np.ogrid[: mask.shape[0], : mask.shape[1]]
-    blob = (rows - rng.integers(r0, r1)) ** 2 + (cols - rng.integers(c0, c1)) ** 2 < radius**2
+    row, col = (rng.integers(each.start, each.stop) for each in bbox.slices)
+    blob = (rows - row) ** 2 + (cols - col) ** 2 < radius**2
     result: Mask = spoiled & ~blob if rng.random() < 0.5 else spoiled | blob
     return result

@@ -19,7 +19,7 @@ from napari_medsam.evaluate.metrics import (
 )
 from napari_medsam.evaluate.verdict import CaseScores, ClassScores, Difference, Scores, Verdict
 from napari_medsam.finetune.samples import planes_of
-from napari_medsam.geometry import bbox_of
+from napari_medsam.geometry import Box, bbox_of
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.segmenter import Segmenter
@@ -107,7 +107,7 @@ def judge(
             }
             tolerance = nsd_tolerance(plane.spacing, case.unit, TOLERANCE, TOLERANCE)
             scores = {role: _score(prediction, mask, plane, tolerance) for role, prediction in found.items()}
-            r0, c0, r1, c1 = bbox_of(mask) or (0, 0, 0, 0)
+            bbox = bbox_of(mask) or Box(0, 0, 0, 0)
             yield Judged(
                 case=stem,
                 group=case.group or stem,
@@ -115,8 +115,8 @@ def judge(
                 label=label,
                 class_name=classes.get(label, "unknown"),
                 box=box,
-                truth=mask[r0:r1, c0:c1],
-                origin=(r0, c0),
+                truth=mask[bbox.slices],
+                origin=bbox.corner,
                 scores=scores,
                 predictions=found,
                 number=number,

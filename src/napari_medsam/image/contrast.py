@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.errors import ImageError
+from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
 
 PRESETS: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -24,7 +25,6 @@ PRESETS: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 """Windows for CT in Hounsfield units, (lo, hi)."""
 
-Bounds = tuple[int, int, int, int]
 
 _MAX_SAMPLES = 2**21
 _ENOUGH_PIXELS = 2**18  # a pyramid level this large gives steady percentiles
@@ -92,7 +92,7 @@ class Window:
     channels: tuple[int, ...]
 
 
-def resolve_contrast(plane: Plane, contrast: Contrast, within: Bounds | None = None) -> Window:
+def resolve_contrast(plane: Plane, contrast: Contrast, within: Box | None = None) -> Window:
     """Find the limits a contrast means on a plane, or on the part `within` of it.
 
     within: half-open (r0, c0, r1, c1) in plane pixels, inside the plane. Reads at most about two million samples,
@@ -109,7 +109,7 @@ def resolve_contrast(plane: Plane, contrast: Contrast, within: Bounds | None = N
         return Window(((0.0, 1.0),) * len(channels), channels)
     if plane.rgb and plane.dtype == np.uint8:
         return Window(((0.0, 255.0),) * len(channels), channels)
-    samples = _sample(plane, channels, within or (0, 0, *plane.shape))
+    samples = _sample(plane, channels, within or Box.of_plane(plane.shape))
     if plane.rgb:
         return Window((_limits(samples, contrast),) * len(channels), channels)
     limits = tuple(_limits(samples[:, i], contrast) for i in range(len(channels)))
@@ -159,11 +159,11 @@ def _channels(plane: Plane, contrast: Contrast) -> tuple[int, ...]:
     return contrast.channels
 
 
-def _sample(plane: Plane, channels: tuple[int, ...], within: Bounds) -> np.ndarray:
+def _sample(plane: Plane, channels: tuple[int, ...], within: Box) -> np.ndarray:
     """(n, k) samples of the channels inside the bounds; n * k is at most about two million."""
-    parts = [_at_level(plane, level, within) for level in range(len(plane.levels))]
-    level = max((i for i, (_, _, h, w) in enumerate(parts) if h * w >= _ENOUGH_PIXELS), default=0)
-    top, left, height, width = parts[level]
+    parts = [plane.at_level(within, level).outward() for level in range(len(plane.levels))]
+    level = max((i for i, part in enumerate(parts) if part.area >= _ENOUGH_PIXELS), default=0)
+    (top, left), (height, width) = parts[level].corner, parts[level].shape
     if height * width * len(channels) <= _MAX_SAMPLES:
         return plane.read(top, left, height, width, level, channels).reshape(-1, len(channels))
     # A side shorter than its blocks is read in full; the other one then gets what is left of the budget.
@@ -177,14 +177,6 @@ def _sample(plane: Plane, channels: tuple[int, ...], within: Bounds) -> np.ndarr
         for col, cols in _spread(width, wide)
     ]
     return np.concatenate(blocks)
-
-
-def _at_level(plane: Plane, level: int, within: Bounds) -> Bounds:
-    """(row, col, height, width) of all pixels of a level that the bounds touch."""
-    (fine_h, fine_w), (h, w) = plane.shape, plane.level_shape(level)
-    r0, c0, r1, c1 = within
-    top, left = r0 * h // fine_h, c0 * w // fine_w
-    return top, left, -(-r1 * h // fine_h) - top, -(-c1 * w // fine_w) - left
 
 
 def _spread(length: int, budget: int) -> list[tuple[int, int]]:

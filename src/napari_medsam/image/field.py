@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -12,10 +12,12 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.sparse import csr_array
 
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast, Window, as_rgb, resolve_contrast, window_channels
 from napari_medsam.image.plane import Plane
 
 Resample = Literal["area", "bilinear", "bicubic"]
+Kind = Literal["whole", "grid", "centred"]
 # Read a region in tiles of this side, on multiples of it: bounds memory, and meets the usual chunk borders.
 _TILE = 2048
 
@@ -59,13 +61,17 @@ class Field:
     col: int
     height: int
     width: int
-    kind: Literal["whole", "grid", "centred"] = "whole"
+    kind: Kind = "whole"
 
-    def contains(self, box: Sequence[float] | npt.NDArray[Any]) -> bool:
-        """Whether a half-open box (r0, c0, r1, c1) lies in the field entirely."""
-        r0, c0, r1, c1 = (float(edge) for edge in box)
-        inside_rows = self.row <= r0 and r1 <= self.row + self.height
-        return inside_rows and self.col <= c0 and c1 <= self.col + self.width
+    @property
+    def box(self) -> Box:
+        """The pixels it covers, in whole numbers."""
+        return Box(self.row, self.col, self.row + self.height, self.col + self.width)
+
+    @classmethod
+    def of(cls, box: Box, kind: Kind) -> Field:
+        """The field of a box in whole numbers."""
+        return cls(*box.corner, *box.shape, kind)
 
     def to_frame(self, boxes: npt.ArrayLike, frame: Frame) -> npt.NDArray[np.float32]:
         """Boxes (n, 4) in plane pixels -> (n, 4) float32 in frame pixels, both (r0, c0, r1, c1)."""
@@ -94,7 +100,7 @@ def field_window(plane: Plane, contrast: Contrast, field: Field) -> Window:
     A centred field surely holds an object, which the percentiles of the whole plane can leave a small part of the
     range; a field without one would have its noise stretched. Raises ImageError as `resolve_contrast` does.
     """
-    return resolve_contrast(plane, contrast, _edges(field) if field.kind == "centred" else None)
+    return resolve_contrast(plane, contrast, field.box if field.kind == "centred" else None)
 
 
 def read_field(plane: Plane, field: Field, window: Window, frame: Frame) -> npt.NDArray[np.uint8]:
@@ -105,35 +111,23 @@ def read_field(plane: Plane, field: Field, window: Window, frame: Frame) -> npt.
     however large the region. Raises ValueError for a field that leaves the plane, ImageError when reading
     fails.
     """
-    height, width = plane.shape
-    if not (field.height > 0 and field.width > 0 and whole_field(plane.shape).contains(_edges(field))):
-        raise ValueError(f"{field} leaves the plane of shape {(height, width)}")
+    if field.box.empty or not Box.of_plane(plane.shape).contains(field.box):
+        raise ValueError(f"{field} leaves the plane of shape {plane.shape}")
     shape = frame.shape(field)
     level = _pick_level(plane, field, shape)
-    region = _level_region(plane, field, level)
+    region = plane.at_level(field.box, level)
     if frame.resample == "area":
         return as_rgb(_read_area(plane, level, region, window, shape))
     return _read_filtered(plane, level, region, window, shape, frame.resample)
 
 
-def _edges(field: Field) -> tuple[int, int, int, int]:
-    return field.row, field.col, field.row + field.height, field.col + field.width
-
-
 def _pick_level(plane: Plane, field: Field, shape: tuple[int, int]) -> int:
     best = 0
     for level in range(1, len(plane.levels)):
-        r0, c0, r1, c1 = _level_region(plane, field, level)
-        if r1 - r0 >= shape[0] and c1 - c0 >= shape[1]:
+        part = plane.at_level(field.box, level)
+        if part.height >= shape[0] and part.width >= shape[1]:
             best = level
     return best
-
-
-def _level_region(plane: Plane, field: Field, level: int) -> tuple[float, float, float, float]:
-    """The field's (r0, c0, r1, c1) in pixels of a level: fractional where the level is coarser."""
-    (fine_h, fine_w), (h, w) = plane.shape, plane.level_shape(level)
-    r0, c0, r1, c1 = _edges(field)
-    return r0 * h / fine_h, c0 * w / fine_w, r1 * h / fine_h, c1 * w / fine_w
 
 
 def _tiles(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -142,7 +136,7 @@ def _tiles(start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def _read_area(
-    plane: Plane, level: int, region: tuple[float, ...], window: Window, shape: tuple[int, int]
+    plane: Plane, level: int, region: Box, window: Window, shape: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     """(h', w', k) uint8: the region's windowed channels, resampled tile by tile."""
     r0, c0, r1, c1 = region
@@ -223,16 +217,15 @@ def _accumulate(
 def _read_filtered(
     plane: Plane,
     level: int,
-    region: tuple[float, ...],
+    region: Box,
     window: Window,
     shape: tuple[int, int],
     resample: Resample,
 ) -> npt.NDArray[np.uint8]:
     """(h', w', 3) uint8 through a Pillow filter; a large region is first averaged to twice the frame."""
-    r0, c0, r1, c1 = region
-    top, left = int(r0), int(c0)
-    height, width = int(np.ceil(r1)) - top, int(np.ceil(c1)) - left
-    box = (c0 - left, r0 - top, c1 - left, r1 - top)
+    (top, left), (height, width) = region.outward().corner, region.outward().shape
+    inside = region.moved(-top, -left)
+    box = inside.c0, inside.r0, inside.c1, inside.r1
     if height * width <= _TILE * _TILE:
         pixels = plane.read(top, left, height, width, level, window.channels)
         packed = Window(window.limits, tuple(range(len(window.channels))))

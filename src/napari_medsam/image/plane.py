@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from napari_medsam.errors import ImageError
+from napari_medsam.geometry import Box
 
 
 class LazyArray(Protocol):
@@ -114,6 +115,11 @@ class Plane:
         """(H, W) of one pyramid level."""
         shape = self.levels[level].shape
         return int(shape[self.displayed[0]]), int(shape[self.displayed[1]])
+
+    def at_level(self, box: Box, level: int) -> Box:
+        """A box of the plane in pixels of a pyramid level: fractional where that is coarser."""
+        (fine_h, fine_w), (h, w) = self.shape, self.level_shape(level)
+        return Box(box.r0 * h / fine_h, box.c0 * w / fine_w, box.r1 * h / fine_h, box.c1 * w / fine_w)
 
     def read(
         self,

@@ -149,7 +149,7 @@ def _side(field: Field) -> int:
 
 
 def _seen(point: Point, field: Field) -> bool:
-    return field.contains(point.pixel.array())
+    return field.box.contains(point.pixel)
 
 
 def _clicks_in_frame(prompt: Prompt, field: Field, frame: Frame) -> FramePrompt:

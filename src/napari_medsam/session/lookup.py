@@ -112,7 +112,7 @@ class FieldLookup:
             fields += [near, whole] if close else [whole, near]
         if shown_whole(plane) or not fields:
             fields.append(whole)
-        return [field for field in dict.fromkeys(fields) if field.contains(clicks.array())] or [whole]
+        return [field for field in dict.fromkeys(fields) if field.box.contains(clicks)] or [whole]
 
     def request(
         self, plane: Plane, contrast: Contrast, field: Field, priority: int, generation: int
