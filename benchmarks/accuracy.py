@@ -151,10 +151,8 @@ def _joined(*contexts: float) -> Way:
             frame = segmenter.model.frame
             boxes = field.to_frame(thing.box.array()[None], frame)
             logits = segmenter.model.decode(embedding.features, boxes, key=embedding.key).logits[0]
-            bounds = (field.row, field.col, field.row + field.height, field.col + field.width)
-            inside = np.s_[bounds[0] : bounds[2], bounds[1] : bounds[3]]
-            total[inside] += logits_in_field(logits, field, frame, bounds)
-            count[inside] += 1
+            total[field.box.slices] += logits_in_field(logits, field, frame, field.box)
+            count[field.box.slices] += 1
         return total / np.maximum(count, 1) > 0
 
     return score

@@ -186,7 +186,7 @@ class Bench:
         self._run_until(lambda: not self.session.awaited(self.document))
         return time.perf_counter() - start
 
-    def show(self, view: tuple[int, int, int, int]) -> None:
+    def show(self, view: Box) -> None:
         """Embed what a view shows, until the first field is ready; the rest is dropped."""
         self.session.show(self.plane, view)
         self._run_until(lambda: bool(self.shown))
@@ -303,9 +303,9 @@ def _probe(which: str, folder: Path, boxes: int) -> dict[str, float]:
     side = bench.plane.shape[0]
     for box in boxes_for(side, boxes):
         bench.answer(bench.add(box))
-    bench.show((0, 0, min(side, 900), min(side, 1500)))
+    bench.show(Box(0, 0, min(side, 900), min(side, 1500)))
     bench.shown.clear()
-    bench.show((0, 0, side, side))
+    bench.show(Box(0, 0, side, side))
     bench.session.close()
     return {
         "peak_mb": peak_mb(),

@@ -165,6 +165,7 @@ def cover(folder: Path) -> dict[str, Any]:
     """Every grid field of the plane, then the boxes on them; the plane's contrast is read once, as in a window."""
     from napari_medsam.embedding.cache import EmbeddingCache
     from napari_medsam.embedding.embed import FieldRequest, embed
+    from napari_medsam.geometry import Box
     from napari_medsam.image.contrast import Contrast, resolve_contrast
     from napari_medsam.image.field import Field
     from napari_medsam.image.plane import Plane
@@ -174,7 +175,7 @@ def cover(folder: Path) -> dict[str, Any]:
 
     ours = Ours(folder)
     image, boxes = material(folder)
-    fields = grid_fields((0, 0, *image.shape), FIELD, image.shape)
+    fields = grid_fields(Box.of_plane(image.shape), FIELD, image.shape)
     memory = Memory()
     plane, cache = Plane.from_array(image, rgb=False), EmbeddingCache(folder / "grid")
 

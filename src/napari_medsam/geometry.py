@@ -92,6 +92,11 @@ class Box(NamedTuple):
         a, b = self, other
         return Box(max(a.r0, b.r0), max(a.c0, b.c0), min(a.r1, b.r1), min(a.c1, b.c1))
 
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        a, b = self, other
+        return Box(min(a.r0, b.r0), min(a.c0, b.c0), max(a.r1, b.r1), max(a.c1, b.c1))
+
     def contains(self, other: Box) -> bool:
         """Whether another box lies in this one entirely."""
         inside_rows = self.r0 <= other.r0 and other.r1 <= self.r1

@@ -44,8 +44,7 @@ def test_the_grid_field_of_a_box_is_one_of_the_fields_embedded_ahead(
     field = grid_field(box, shape, POLICY)
     if field.kind == "grid":
         side = max(field.height, field.width)
-        bounds = (int(box.r0), int(box.c0), int(np.ceil(box.r1)), int(np.ceil(box.c1)))
-        assert field in grid_fields(bounds, side, shape)
+        assert field in grid_fields(box, side, shape)
 
 
 def test_a_nudged_box_meets_the_same_field() -> None:
@@ -77,16 +76,16 @@ def test_a_narrow_plane_cuts_the_field() -> None:
 
 
 def test_grid_fields_cover_the_view_nearest_first() -> None:
-    side = grid_side((600, 800), POLICY)
+    side = grid_side(Box(0, 0, 600, 800), POLICY)
     assert side == 512
-    fields = grid_fields((0, 0, 600, 800), side, (5000, 5000))
+    fields = grid_fields(Box(0, 0, 600, 800), side, (5000, 5000))
     covered = np.zeros((600, 800), bool)
     for field in fields:
         covered[field.row : field.row + field.height, field.col : field.col + field.width] = True
     assert covered.all()
     assert fields[0].box.contains(Box(200, 300, 400, 500))
     assert len(set(fields)) == len(fields)
-    assert grid_fields((0, 0, 10, 10), 512, (300, 400)) == [whole_field((300, 400))]
+    assert grid_fields(Box(0, 0, 10, 10), 512, (300, 400)) == [whole_field((300, 400))]
 
 
 def test_auto_shows_a_small_box_its_own_field(model: Any) -> None:

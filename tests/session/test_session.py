@@ -258,7 +258,7 @@ class TestFields:
     def test_the_fields_under_the_view_are_made_ahead(self, make_bench: Callable[..., Bench]) -> None:
         bench = make_bench(settings=Settings(ahead=True))
         plane = make_plane(shape=(512, 512))
-        bench.session.show(plane, (0, 0, 256, 256))
+        bench.session.show(plane, Box(0, 0, 256, 256))
         bench.wait(lambda: bool(bench.all("shown")) and bench.idle()())
         made = len(bench.model.encoded)
         assert made > 1

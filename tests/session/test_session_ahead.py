@@ -9,6 +9,7 @@ import pytest
 from fake_medsam import PATIENCE_S
 from test_session import BIG, Bench, make_bench, make_plane  # noqa: F401
 
+from napari_medsam.geometry import Box
 from napari_medsam.session import session as session_module
 from napari_medsam.session.prefetch import NEXT
 from napari_medsam.session.settings import Settings
@@ -85,11 +86,11 @@ def test_none_when_it_is_switched_off(ahead: Bench) -> None:
 def test_fields_under_the_view_follow_the_whole_slices(make_bench: Callable[..., Bench]) -> None:  # noqa: F811
     bench = make_bench(settings=Settings(contrast=_as_is()))  # type: ignore[arg-type]
     here, there = make_plane(0, (512, 512)), make_plane(1, (512, 512))
-    bench.session.show(here, (0, 0, 200, 200), [there])
+    bench.session.show(here, Box(0, 0, 200, 200), [there])
     bench.wait(bench.idle())
     alone = make_bench(settings=Settings(contrast=_as_is()))  # type: ignore[arg-type]
     alone.cache.clear()
-    alone.session.show(there, (0, 0, 200, 200))
+    alone.session.show(there, Box(0, 0, 200, 200))
     alone.wait(alone.idle())
     tensors = [prepared.tobytes() for prepared in alone.model.encoded[:10]]
     made = [prepared.tobytes() for prepared in bench.model.encoded]

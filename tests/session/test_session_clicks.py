@@ -184,15 +184,15 @@ class TestLoneClicks:
 
     def test_a_close_view_is_looked_at_first(self, make_clicks: Callable[..., ClickBench]) -> None:
         bench, plane = make_clicks(), make_plane(shape=(1024, 1024))
-        bench.session.show(plane, (300, 300, 400, 400))
+        bench.session.show(plane, Box(300, 300, 400, 400))
         bench.wait(lambda: bool(bench.all("shown")))
         lookup = bench.session._lookup
         click = Box(350, 350, 351, 351)
-        near = lookup.fields_around(click, plane, "auto", None, (300, 300, 400, 400))
+        near = lookup.fields_around(click, plane, "auto", None, Box(300, 300, 400, 400))
         assert near[0].kind == "grid"
         assert near[0].height == 64
         assert near[0].box.contains(click)
-        far = lookup.fields_around(click, plane, "auto", None, (0, 0, 1024, 1024))
+        far = lookup.fields_around(click, plane, "auto", None, Box(0, 0, 1024, 1024))
         assert far[0] == whole_field(plane.shape)
         assert lookup.fields_around(click, plane, "whole", near[0], None) == [whole_field(plane.shape)]
         assert lookup.fields_around(click, plane, "auto", near[0], None)[0] == near[0]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.fields import FieldPolicy
@@ -23,7 +24,7 @@ from napari_medsam.session.prefetch import (
 )
 
 SHAPE = (600, 900)
-VIEW = (300, 500, 350, 620)  # its longer side is 120: fields of 64
+VIEW = Box(300, 500, 350, 620)  # its longer side is 120: fields of 64
 OUTLOOK = Prefetch(FieldPolicy())
 
 
@@ -37,7 +38,7 @@ def huge_plane() -> Plane:
     return Plane.from_array(nothing)
 
 
-def meets(field: Field, view: tuple[int, int, int, int]) -> bool:
+def meets(field: Field, view: Box) -> bool:
     r0, c0, r1, c1 = view
     inside_rows = field.row < r1 and r0 < field.row + field.height
     return inside_rows and field.col < c1 and c0 < field.col + field.width
@@ -70,11 +71,9 @@ class TestOnScreen:
 
     @pytest.mark.parametrize(
         ("view", "side"),
-        [((0, 0, 60, 50), 32), ((300, 500, 350, 620), 64), ((10, 500, 210, 520), 128), (None, 512)],
+        [(Box(0, 0, 60, 50), 32), (VIEW, 64), (Box(10, 500, 210, 520), 128), (None, 512)],
     )
-    def test_the_fields_are_half_as_long_as_the_view(
-        self, view: tuple[int, int, int, int] | None, side: int
-    ) -> None:
+    def test_the_fields_are_half_as_long_as_the_view(self, view: Box | None, side: int) -> None:
         fields = [todo.field for todo in OUTLOOK.on_screen(make_plane(), view)[1:]]
         assert {max(field.height, field.width) for field in fields} == {side}
 

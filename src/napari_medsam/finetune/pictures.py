@@ -10,11 +10,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from napari_medsam.finetune.verdict import Judged, worst_first
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast, apply_window, resolve_contrast
 from napari_medsam.image.plane import Plane
 
 Colour = tuple[int, int, int]
-Window = tuple[int, int, int, int]
 
 TRUTH, CURRENT, NEW = (255, 255, 255), (86, 180, 233), (230, 159, 0)
 """Colours of the contours: white, and two of Okabe and Ito's that people with any colour vision tell apart."""
@@ -45,31 +45,25 @@ def picture(one: Judged) -> npt.NDArray[np.uint8]:
 
 
 def contoured(
-    plane: Plane, window: Window, masks: Sequence[tuple[npt.NDArray[np.bool_], Colour]]
+    plane: Plane, window: Box, masks: Sequence[tuple[npt.NDArray[np.bool_], Colour]]
 ) -> npt.NDArray[np.uint8]:
     """A window of a plane, (h, w, 3) uint8, the longer side `SIDE` pixels, with the contours of masks (H, W) of the
     whole plane, the later ones on top."""
-    r0, c0, r1, c1 = window
-    scale = SIDE / max(r1 - r0, c1 - c0)
-    shape = (max(1, round((r1 - r0) * scale)), max(1, round((c1 - c0) * scale)))
-    pixels = apply_window(plane.read(r0, c0, r1 - r0, c1 - c0), resolve_contrast(plane, Contrast()))
+    scale = SIDE / window.longest
+    shape = (max(1, round(window.height * scale)), max(1, round(window.width * scale)))
+    pixels = apply_window(plane.read(*window.corner, *window.shape), resolve_contrast(plane, Contrast()))
     drawn = np.array(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC).convert("RGB"))
     for mask, colour in masks:
-        drawn[_contour(mask[r0:r1, c0:c1], shape)] = colour
+        drawn[_contour(mask[window.slices], shape)] = colour
     return drawn
 
 
-def around(box: npt.ArrayLike, shape: tuple[int, int]) -> Window:
+def around(box: npt.ArrayLike, shape: tuple[int, int]) -> Box:
     """A square window around a box (r0, c0, r1, c1) with some room, cut at the edges of a plane of `shape`."""
-    b0, b1, b2, b3 = np.asarray(box, np.float64).tolist()
-    row, col, half = (b0 + b2) / 2, (b1 + b3) / 2, ROOM * max(b2 - b0, b3 - b1, 8) / 2
-    height, width = shape
-    return (
-        max(0, int(row - half)),
-        max(0, int(col - half)),
-        min(height, int(row + half) + 1),
-        min(width, int(col + half) + 1),
-    )
+    drawn = Box(*np.asarray(box, np.float64).tolist())
+    (row, col), half = drawn.centre, ROOM * max(drawn.longest, 8) / 2
+    window = Box(int(row - half), int(col - half), int(row + half) + 1, int(col + half) + 1)
+    return window.intersect(Box.of_plane(shape))
 
 
 def _contour(mask: npt.NDArray[np.bool_], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

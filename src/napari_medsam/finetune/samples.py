@@ -19,7 +19,7 @@ from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.geometry import Box, bbox_of
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.image.plane import Plane
-from napari_medsam.segment.detail import clip_to_field, detail_fields
+from napari_medsam.segment.detail import detail_fields
 from napari_medsam.segment.fields import FieldPolicy, centred_field
 from napari_medsam.segment.logits import shares_of_logits
 
@@ -99,7 +99,7 @@ def turned(array: npt.NDArray[Pixel], view: int) -> npt.NDArray[Pixel]:
 
 def target_on(mask: npt.NDArray[np.bool_], field: Field, frame: Frame) -> npt.NDArray[np.uint8]:
     """What the decoder should say of a mask (H, W) on a field: see `shares_of_logits`."""
-    part = mask[field.row : field.row + field.height, field.col : field.col + field.width]
+    part = mask[field.box.slices]
     return shares_of_logits(part, field, frame)
 
 
@@ -120,11 +120,10 @@ def moved_box(box: Box, field: Field, moves: npt.NDArray[np.float64], *, pixels:
     """
     if pixels:
         pixel = max(field.height, field.width) / PUBLISHED_SIDE
-        height, width = box.r1 - box.r0, box.c1 - box.c0
-        moves = moves * (pixel / np.array([height, width, height, width]))
-    bottom, right = field.row + field.height, field.col + field.width
-    cut = (box.r0 <= field.row, box.c0 <= field.col, box.r1 >= bottom, box.c1 >= right)
-    return clip_to_field(_grown(box, np.where(cut, 0.0, moves - USUAL_GROWTH), (bottom, right)), field)
+        moves = moves * (pixel / np.tile((box.height, box.width), 2))
+    edge = field.box
+    cut = (box.r0 <= edge.r0, box.c0 <= edge.c0, box.r1 >= edge.r1, box.c1 >= edge.c1)
+    return _grown(box, np.where(cut, 0.0, moves - USUAL_GROWTH), (edge.r1, edge.c1)).intersect(edge)
 
 
 def order_of_epoch(samples: int, config: FinetuneConfig, epoch: int) -> npt.NDArray[np.int64]:
@@ -137,13 +136,13 @@ def _fields_of(mask: npt.NDArray[np.bool_], detail: int, policy: FieldPolicy) ->
     bbox = bbox_of(mask)
     if bbox is None or np.count_nonzero(mask) < LEAST_PIXELS:
         return
-    box = _grown(Box(*bbox), (USUAL_GROWTH,) * 4, mask.shape)
+    box = _grown(bbox, (USUAL_GROWTH,) * 4, mask.shape)
     fine = detail_fields(box, mask.shape, detail, policy)
     if not fine:
         yield centred_field(box, mask.shape, policy), box
         return
     for field in _apart(fine, box):
-        yield field, clip_to_field(box, field)
+        yield field, box.intersect(field.box)
 
 
 def _apart(fields: Iterable[Field], box: Box) -> list[Field]:
@@ -162,13 +161,7 @@ def _covering(starts: Set[int], length: int, first: float, last: float) -> set[i
     return set(chosen)
 
 
-def _grown(box: Box, shares: Sequence[float] | npt.NDArray[np.float64], shape: tuple[int, ...]) -> Box:
+def _grown(box: Box, shares: Sequence[float] | npt.NDArray[np.float64], shape: tuple[float, ...]) -> Box:
     """Edges r0, c0, r1, c1 moved outwards by shares of the box's sides, inside a plane of `shape`."""
-    height, width = box.r1 - box.r0, box.c1 - box.c0
-    top, left, bottom, right = (float(share) for share in shares)
-    return Box(
-        max(box.r0 - top * height, 0.0),
-        max(box.c0 - left * width, 0.0),
-        min(box.r1 + bottom * height, float(shape[0])),
-        min(box.c1 + right * width, float(shape[1])),
-    )
+    top, left, bottom, right = (np.asarray(shares) * np.tile((box.height, box.width), 2)).tolist()
+    return box.grown(top, left, bottom, right).intersect(Box(0.0, 0.0, float(shape[0]), float(shape[1])))

@@ -92,14 +92,14 @@ def neighbours(key: PlaneKey, layer: Image, axes: WorkAxes, reach: int) -> list[
     return found
 
 
-def view_bounds(layer: Image, key: PlaneKey) -> tuple[int, int, int, int]:
-    """The part of a plane that is on screen: half-open (r0, c0, r1, c1) in its pixels, at least one pixel.
+def view_box(layer: Image, key: PlaneKey) -> Box:
+    """The part of a plane that is on screen, in whole pixels, at least one.
 
     napari keeps it at the level of the pyramid that is shown.
     """
     shape = layer_shape(layer)
     if layer.corner_pixels.shape[1] != layer.ndim:  # new data with other axes, not drawn yet
-        return 0, 0, shape[key.displayed[0]], shape[key.displayed[1]]
+        return Box.of_plane((shape[key.displayed[0]], shape[key.displayed[1]]))
     bounds = []
     for axis in key.displayed:
         factor = float(layer.downsample_factors[layer.data_level][axis]) if layer.multiscale else 1.0
@@ -107,7 +107,7 @@ def view_bounds(layer: Image, key: PlaneKey) -> tuple[int, int, int, int]:
         first = min(max(first, 0), shape[axis] - 1)
         bounds.append((first, min(max(last, first + 1), shape[axis])))
     (r0, r1), (c0, c1) = bounds
-    return r0, c0, r1, c1
+    return Box(r0, c0, r1, c1)
 
 
 def plane_of(layer: Image, key: PlaneKey, axes: WorkAxes) -> Plane:

@@ -11,7 +11,7 @@ from psygnal import Signal
 from napari_medsam.document.objects import Document, ObjectRecord, PlaneKey
 from napari_medsam.document.overlap import Policy
 from napari_medsam.errors import MedSAMError
-from napari_medsam.geometry import Bounds
+from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
 from napari_medsam.layers.geometry import (
     WorkAxes,
@@ -19,7 +19,7 @@ from napari_medsam.layers.geometry import (
     layer_shape,
     neighbours,
     plane_of,
-    view_bounds,
+    view_box,
 )
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class Stage:
         key = displayed_plane(self.viewer, self.image, self.axes)
         return [self.plane(near) for near in neighbours(key, self.image, self.axes, NEAR)]
 
-    def view(self, plane: Plane) -> Bounds:
+    def view(self, plane: Plane) -> Box:
         """The part of a plane that is on screen, in its pixels."""
-        return view_bounds(self.image, PlaneKey(plane.index[: self.image.ndim], plane.displayed))
+        return view_box(self.image, PlaneKey(plane.index[: self.image.ndim], plane.displayed))
 
     def plane(self, key: PlaneKey) -> Plane:
         if key not in self._planes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from napari_medsam.errors import PromptError
-from napari_medsam.geometry import Box, Patch, union
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.field import Field, Frame
 from napari_medsam.model.api import knows_clicks
 from napari_medsam.model.frame_prompt import FramePrompt
@@ -92,19 +93,14 @@ def click_field(
         return centred_field(reach(Prompt(_around(mask, prompt.points, shape), newest)), shape, policy)
     around = reach(Prompt(click_box(prompt, mask, shape), newest))
     fitting = centred_field(around, shape, policy)
-    fits = mask.field.contains(around.array()) and _side(mask.field) <= 2 * _side(fitting)
+    fits = mask.field.box.contains(around) and _side(mask.field) <= 2 * _side(fitting)
     return mask.field if fits else fitting
 
 
 def reach(prompt: Prompt) -> Box:
     """The smallest box that holds the prompt's box and the pixels of its clicks."""
-    corners: list[tuple[float, float]] = []
-    if prompt.box is not None:
-        corners = [(prompt.box.r0, prompt.box.c0), (prompt.box.r1, prompt.box.c1)]
-    for point in prompt.points:
-        pixel = point.pixel
-        corners += [(pixel.r0, pixel.c0), (pixel.r1, pixel.c1)]
-    return Box.from_points(corners)
+    boxes = [point.pixel for point in prompt.points]
+    return reduce(Box.union, boxes if prompt.box is None else [prompt.box, *boxes])
 
 
 def click_box(prompt: Prompt, found: Prediction, shape: tuple[int, int]) -> Box:
@@ -113,21 +109,20 @@ def click_box(prompt: Prompt, found: Prediction, shape: tuple[int, int]) -> Box:
     if not found.mask.size:
         row, col = first_corner(prompt)
         half = max(found.field.height, found.field.width) / 8
-        return Box(row - half, col - half, row + half, col + half).clip(shape)
+        return Box(row, col, row, col).grown(half).clip(shape)
     return _around(found.patch, prompt.points, shape)
 
 
 def _around(mask: Patch, points: Sequence[Point], shape: tuple[int, int]) -> Box:
-    edges = np.array([mask.bounds, *(point.pixel.array() for point in points if point.positive)])
-    low, high = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
-    room = 0.025 * (high - low)
-    return Box(*(low - room).tolist(), *(high + room).tolist()).clip(shape)
+    box = reduce(Box.union, (point.pixel for point in points if point.positive), mask.box)
+    rows, cols = 0.025 * box.height, 0.025 * box.width
+    return box.grown(rows, cols, rows, cols).clip(shape)
 
 
 def first_corner(prompt: Prompt) -> tuple[int, int]:
     """Where a mask lies that has no pixels: at the box's corner, or at the first click."""
     if prompt.box is not None:
-        return int(prompt.box.r0), int(prompt.box.c0)
+        return prompt.box.corner
     return round(prompt.points[0].row), round(prompt.points[0].col)
 
 
@@ -164,7 +159,7 @@ def _clicks_in_frame(prompt: Prompt, field: Field, frame: Frame) -> FramePrompt:
 
 
 def _on_logits(mask: Patch, field: Field, frame: Frame) -> npt.NDArray[np.bool_]:
-    part = mask.within((field.row, field.col, field.row + field.height, field.col + field.width))
+    part = mask.within(field.box)
     on_logits: npt.NDArray[np.bool_] = shares_of_logits(part, field, frame) > 127
     return on_logits
 
@@ -177,8 +172,7 @@ def _clicked_parts(found: Patch, prompt: Prompt) -> Patch:
     parts, _ = ndimage.label(found.mask, structure=np.ones((3, 3)))
     clicked = set()
     for point in prompt.points:
-        row, col = (int(edge) for edge in point.pixel.array()[:2])
-        row, col = row - found.row, col - found.col
+        row, col = point.pixel.moved(-found.row, -found.col).corner
         if point.positive and 0 <= row < parts.shape[0] and 0 <= col < parts.shape[1]:
             clicked.add(int(parts[row, col]))
     mask = np.isin(parts, sorted(clicked - {0}))
@@ -187,7 +181,6 @@ def _clicked_parts(found: Patch, prompt: Prompt) -> Patch:
 
 def _settled(before: Patch, found: Patch, change: Correction) -> Patch:
     """The mask found where the click counts and the one before it elsewhere, as tight as it goes."""
-    bounds = before.bounds if not found.mask.size else union(before.bounds, found.bounds)
-    assert bounds is not None
-    mask = settled(before.within(bounds), found.within(bounds), change, bounds[:2])
-    return Patch(bounds[0], bounds[1], mask).tight()
+    box = before.box if not found.mask.size else before.box.union(found.box)
+    mask = settled(before.within(box), found.within(box), change, box.corner)
+    return Patch(*box.corner, mask).tight()

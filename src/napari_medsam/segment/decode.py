@@ -32,7 +32,7 @@ def predict(model: Model, embedding: Embedding, boxes: Sequence[Box]) -> list[Pr
     for box, logits, iou in zip(boxes, decoded.logits, decoded.iou, strict=True):
         row, col, mask = mask_from_logits(logits, field, frame)
         if mask.size == 0:
-            row, col = int(box.r0), int(box.c0)
+            row, col = box.corner
         step = Step(Prompt(box), (field,), embedding.key)
         predictions.append(Prediction(box, row, col, mask, float(iou), embedding.key, field, step))
     return predictions

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.errors import PromptError
-from napari_medsam.geometry import Box
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.segment.fields import FieldPolicy, grid_fields
 from napari_medsam.segment.logits import logits_in_field
@@ -51,9 +52,8 @@ def check_detail(detail: int) -> int:
 def detail_side(box: Box, detail: int, policy: FieldPolicy) -> int:
     """The side of the grid fields that a box is laid out on: the power of two nearest to its longer side / detail,
     and no less than the policy's smallest side, in plane pixels."""
-    longest = max(box.r1 - box.r0, box.c1 - box.c0)
     least = math.ceil(math.log2(policy.smallest) - 1e-9)
-    return 1 << max(round(math.log2(longest / detail)), least, 1)
+    return 1 << max(round(math.log2(box.longest / detail)), least, 1)
 
 
 def detail_fields(box: Box, shape: tuple[int, int], detail: int, policy: FieldPolicy) -> list[Field]:
@@ -67,20 +67,9 @@ def detail_fields(box: Box, shape: tuple[int, int], detail: int, policy: FieldPo
     if check_detail(detail) == 1:
         return []
     side = detail_side(box, detail, policy)
-    if side >= max(box.r1 - box.r0, box.c1 - box.c0):
+    if side >= box.longest:
         return []
-    bounds = (math.floor(box.r0), math.floor(box.c0), math.ceil(box.r1), math.ceil(box.c1))
-    return [field for field in grid_fields(bounds, side, shape) if _holds_enough(field, box, side)]
-
-
-def clip_to_field(box: Box, field: Field) -> Box:
-    """The part of a box in a field, in plane pixels; without area (r1 <= r0 or c1 <= c0) when they do not meet."""
-    return Box(
-        max(box.r0, field.row),
-        max(box.c0, field.col),
-        min(box.r1, field.row + field.height),
-        min(box.c1, field.col + field.width),
-    )
+    return [field for field in grid_fields(box, side, shape) if _holds_enough(field, box, side)]
 
 
 def field_weights(length: int) -> npt.NDArray[np.float32]:
@@ -117,13 +106,12 @@ class Blend:
         field, frame = embedding.field, model.frame
         if field not in self.awaited:
             raise ValueError(f"{field} is not awaited for {self.box}")
-        part = clip_to_field(self.box, field)
+        part = self.box.intersect(field.box)
         prompt = field.to_frame(part.array()[None], frame)
         decoded = model.decode(embedding.features, prompt, key=embedding.key)
-        self._add_logits(logits_in_field(decoded.logits[0], field, frame, _bounds(field)), field)
-        area = (part.r1 - part.r0) * (part.c1 - part.c0)
-        self._iou += float(decoded.iou[0]) * area
-        self._area += area
+        self._add_logits(logits_in_field(decoded.logits[0], field, frame, field.box), field)
+        self._iou += float(decoded.iou[0]) * part.area
+        self._area += part.area
         self._keys.append(embedding.key)
         del self.awaited[field]
 
@@ -141,16 +129,13 @@ class Blend:
     def prediction(self) -> Prediction:
         """What is found so far: the mask where the blended logits are above zero, the mean of the predicted IoU
         weighted by the box's area in each field, and one key for all embeddings used."""
-        row, col, mask = int(self.box.r0), int(self.box.c0), np.zeros((0, 0), dtype=bool)
-        # The weights are positive: the sign of the weighted sum is the sign of the mean.
-        found = mask if self._total is None else self._total > 0
-        rows, cols = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
-        if rows.size:
-            mask = np.ascontiguousarray(found[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1])
-            row, col = self.field.row + int(rows[0]), self.field.col + int(cols[0])
+        found = Patch(*self.box.corner, np.zeros((0, 0), dtype=bool))
+        if self._total is not None and (self._total > 0).any():
+            # The weights are positive: the sign of the weighted sum is the sign of the mean.
+            found = Patch(self.field.row, self.field.col, self._total > 0).tight()
         key = hashlib.sha256("\n".join(sorted(self._keys)).encode()).hexdigest()
         iou = self._iou / self._area if self._area else 0.0
-        return Prediction(self.box, row, col, mask, iou, key, self.field)
+        return Prediction(self.box, found.row, found.col, found.mask, iou, key, self.field)
 
     def _add_logits(self, logits: npt.NDArray[np.float32], field: Field) -> None:
         if self._total is None:
@@ -158,29 +143,19 @@ class Blend:
         self._total[self._inside(field)] += logits * _window(field)
 
     def _inside(self, field: Field) -> tuple[slice, slice]:
-        row, col = field.row - self.field.row, field.col - self.field.col
-        return slice(row, row + field.height), slice(col, col + field.width)
+        return field.box.moved(-self.field.row, -self.field.col).slices
 
 
 def _holds_enough(field: Field, box: Box, side: int) -> bool:
     """Whether a field holds enough of the box along both axes, or all that there is of it."""
-    part = clip_to_field(box, field)
-    least = LEAST_SHARE * side
-    return part.r1 - part.r0 >= min(least, box.r1 - box.r0) and part.c1 - part.c0 >= min(
-        least, box.c1 - box.c0
-    )
+    part, least = box.intersect(field.box), LEAST_SHARE * side
+    return part.height >= min(least, box.height) and part.width >= min(least, box.width)
 
 
 def _around(fields: tuple[Field, ...], shape: tuple[int, int]) -> Field:
     """The smallest field that holds all of some fields."""
-    edges = np.array([_bounds(field) for field in fields])
-    (r0, c0), (r1, c1) = edges[:, :2].min(axis=0).tolist(), edges[:, 2:].max(axis=0).tolist()
-    whole = whole_field(shape)
-    return whole if (r0, c0, r1, c1) == _bounds(whole) else Field(r0, c0, r1 - r0, c1 - c0, "grid")
-
-
-def _bounds(field: Field) -> tuple[int, int, int, int]:
-    return field.row, field.col, field.row + field.height, field.col + field.width
+    box, whole = reduce(Box.union, (field.box for field in fields)), whole_field(shape)
+    return whole if box == whole.box else Field.of(box, "grid")
 
 
 def _window(field: Field) -> npt.NDArray[np.float32]:

@@ -270,7 +270,7 @@ class _Course:
             wanted = click_field(prompt, mask, shape, asked.policy)
         else:
             wanted = field_of(asked.choice, reach(prompt), shape, asked.policy)
-        if not wanted.contains(click.pixel.array()):
+        if not wanted.box.contains(click.pixel):
             raise PromptError(f"{click} lies outside the field that was chosen. Choose the field 'auto'.")
         embedding = yield from self._embedded(wanted, known=len(prompt.points) - 1)
         return self._decode(embedding, prompt, mask)

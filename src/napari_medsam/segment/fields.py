@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from napari_medsam.errors import PromptError
 from napari_medsam.geometry import Box
-from napari_medsam.image.field import Field, whole_field
+from napari_medsam.image.field import Field, Kind, whole_field
 from napari_medsam.image.plane import Plane
 
 WHOLE_UP_TO = 2**24
@@ -69,7 +69,7 @@ def centred_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Fiel
 
     box: inside a plane of `shape` (H, W). A field that would cover the plane's shorter side is cut to it.
     """
-    longest = max(box.r1 - box.r0, box.c1 - box.c0)
+    longest = box.longest
     if longest >= policy.whole_above * max(shape):
         return whole_field(shape)
     wide = longest >= policy.wide_from * max(shape)
@@ -78,46 +78,43 @@ def centred_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Fiel
     if side >= max(shape):
         return whole_field(shape)
     raster = max(1, side // policy.snap)
-    row, height = _span((box.r0 + box.r1) / 2, side, shape[0], raster)
-    col, width = _span((box.c0 + box.c1) / 2, side, shape[1], raster)
-    return Field(row, col, height, width, "centred")
+    return _square(box, side, shape, raster, "centred")
 
 
 def grid_field(box: Box, shape: tuple[int, int], policy: FieldPolicy) -> Field:
     """The grid field that holds a box with the most room around it: side 2 ** k, stride half a side."""
-    longest = max(box.r1 - box.r0, box.c1 - box.c0)
-    side = 2 ** math.ceil(math.log2(max(policy.grid_room * longest, policy.smallest)) - 1e-9)
+    side = 2 ** math.ceil(math.log2(max(policy.grid_room * box.longest, policy.smallest)) - 1e-9)
     if side >= max(shape):
         return whole_field(shape)
-    row, height = _span((box.r0 + box.r1) / 2, side, shape[0], side // 2)
-    col, width = _span((box.c0 + box.c1) / 2, side, shape[1], side // 2)
-    return Field(row, col, height, width, "grid")
+    return _square(box, side, shape, side // 2, "grid")
 
 
-def grid_side(visible: tuple[int, int], policy: FieldPolicy) -> int:
-    """The side of the grid fields to embed ahead for a view of (h, w) plane pixels: what is drawn in a view is
-    seldom larger than half of it."""
-    return 1 << max(math.ceil(math.log2(max(policy.smallest, *visible)) - 1e-9) - 1, 5)
+def grid_side(view: Box, policy: FieldPolicy) -> int:
+    """The side of the grid fields to embed ahead for what is on screen: what is drawn in a view is seldom larger than
+    half of it."""
+    return 1 << max(math.ceil(math.log2(max(policy.smallest, view.longest)) - 1e-9) - 1, 5)
 
 
-def grid_fields(bounds: tuple[int, int, int, int], side: int, shape: tuple[int, int]) -> list[Field]:
-    """All grid fields of one side that meet bounds (r0, c0, r1, c1), those nearest to its middle first."""
+def grid_fields(box: Box, side: int, shape: tuple[int, int]) -> list[Field]:
+    """All grid fields of one side that meet the pixels of a box, those nearest to its middle first."""
     if side >= max(shape):
         return [whole_field(shape)]
-    r0, c0, r1, c1 = bounds
-    rows, cols = _starts(r0, r1, side, shape[0]), _starts(c0, c1, side, shape[1])
-    middle = ((r0 + r1) / 2, (c0 + c1) / 2)
-    fields = [
-        Field(row, col, min(side, shape[0]), min(side, shape[1]), "grid") for row in rows for col in cols
-    ]
-    return sorted(
-        fields,
-        key=lambda f: (
-            math.hypot(f.row + f.height / 2 - middle[0], f.col + f.width / 2 - middle[1]),
-            f.row,
-            f.col,
-        ),
+    pixels = box.outward()
+    rows, cols = (_starts(part, side, length) for part, length in zip(pixels.slices, shape, strict=True))
+    height, width = min(side, shape[0]), min(side, shape[1])
+
+    def distance(field: Field) -> tuple[float, int, int]:
+        return math.dist(field.box.centre, pixels.centre), field.row, field.col
+
+    return sorted((Field(row, col, height, width, "grid") for row in rows for col in cols), key=distance)
+
+
+def _square(box: Box, side: int, shape: tuple[int, int], raster: int, kind: Kind) -> Field:
+    """The field of a side around a box, its corner on a raster, moved inside the plane and cut to it."""
+    (row, height), (col, width) = (
+        _span(middle, side, length, raster) for middle, length in zip(box.centre, shape, strict=True)
     )
+    return Field(row, col, height, width, kind)
 
 
 def _span(centre: float, side: int, length: int, raster: int) -> tuple[int, int]:
@@ -128,11 +125,11 @@ def _span(centre: float, side: int, length: int, raster: int) -> tuple[int, int]
     return min(max(start, 0), length - side), side
 
 
-def _starts(first: int, last: int, side: int, length: int) -> list[int]:
-    """Starts of the grid stretches that meet first..last; the last one is moved inside the plane."""
+def _starts(part: slice, side: int, length: int) -> list[int]:
+    """Starts of the grid stretches that meet a part; the last one is moved inside the plane."""
     if side >= length:
         return [0]
     stride = side // 2
-    low, high = max(first - side + 1, 0), min(last - 1, length - 1)
+    low, high = max(part.start - side + 1, 0), min(part.stop - 1, length - 1)
     starts = {min(start, length - side) for start in range(-(-low // stride) * stride, high + 1, stride)}
     return sorted(starts) or [min(low, length - side)]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.sparse import csr_array
 
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field, Frame
 
 Matrix = csr_array[Any, tuple[int, int]]
@@ -53,18 +54,18 @@ def mask_from_logits(
 
 
 def logits_in_field(
-    logits: npt.NDArray[np.float32], field: Field, frame: Frame, bounds: tuple[int, int, int, int]
+    logits: npt.NDArray[np.float32], field: Field, frame: Frame, box: Box
 ) -> npt.NDArray[np.float32]:
-    """Enlarge logits (L, L) to field pixels and return those of half-open `bounds` (r0, c0, r1, c1) of the plane.
+    """Enlarge logits (L, L) to field pixels and return those of a box of the plane, in whole pixels inside the field.
 
-    bounds must lie inside the field. Returns (r1 - r0, c1 - c0) float32.
+    Returns (h, w) float32.
     """
     content = frame.shape(field)
     rows = _Axis(field.height, content[0], frame.size, logits.shape[0])
     cols = _Axis(field.width, content[1], frame.size, logits.shape[1])
-    r0, c0, r1, c1 = bounds
-    tall = rows.weights(r0 - field.row, r1 - field.row) @ logits
-    wide = cols.weights(c0 - field.col, c1 - field.col) @ np.ascontiguousarray(tall.T)
+    down, across = box.moved(-field.row, -field.col).slices
+    tall = rows.weights(down.start, down.stop) @ logits
+    wide = cols.weights(across.start, across.stop) @ np.ascontiguousarray(tall.T)
     return np.ascontiguousarray(wide.T, dtype=np.float32)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,10 +71,7 @@ def boxes_in_plane(boxes: npt.ArrayLike | Sequence[Box], shape: tuple[int, int])
     Raises PromptError naming the first bad box by its number, counted from 1.
     """
     try:
-        rows: Any = boxes
-        if isinstance(boxes, Sequence):
-            rows = [box.array() if isinstance(box, Box) else box for box in boxes]
-        array = np.asarray(rows, dtype=np.float64)
+        array = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise PromptError(f"Boxes must be numbers of shape (N, 4): r0, c0, r1, c1 ({error}).") from error
     if array.shape in ((0,), (0, 4)):

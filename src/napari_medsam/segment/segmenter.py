@@ -122,7 +122,9 @@ class Segmenter:
         self, plane: Plane, contrast: str | Contrast = "auto", field: str | Field = "whole"
     ) -> Embedding:
         """Embed a field of a plane, from the cache where it is there. field: "whole" or a Field."""
-        region = field if isinstance(field, Field) else field_of(field, Box(0, 0, *plane.shape), plane.shape)
+        region = (
+            field if isinstance(field, Field) else field_of(field, Box.of_plane(plane.shape), plane.shape)
+        )
         return embed(self.model, self.cache, FieldRequest(plane, Contrast.parse(contrast), region))
 
     def _answers(self, plane: Plane, asked: Sequence[PromptInput], contrast: str | Contrast) -> list[Answer]:

@@ -15,7 +15,7 @@ from functools import partial
 
 from napari_medsam.embedding.embed import Embedding
 from napari_medsam.embedding.scheduler import EmbeddingScheduler
-from napari_medsam.geometry import Bounds, Box
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field
 from napari_medsam.image.plane import Plane
 from napari_medsam.model.holder import ModelHolder
@@ -49,7 +49,7 @@ class _Course:
     asked: PromptInput
     known: Known
     steps: Steps
-    view: Bounds | None
+    view: Box | None
     shown: Prediction | None = None
     looked: bool = False
     awaited: Field | None = None
@@ -73,7 +73,7 @@ class Answering:
     arrived: Callable[[Request, Answer, bool], None]
     failed: Callable[[Request, BaseException], None]
 
-    def answer(self, requests: Iterable[Request], settings: Settings, view: Bounds | None) -> None:
+    def answer(self, requests: Iterable[Request], settings: Settings, view: Box | None) -> None:
         """Begin to answer requests for objects of one plane. view: what is on screen of it."""
         seen: Seen = {}
         for request in requests:
@@ -138,7 +138,7 @@ class Answering:
             last = asked.masks_before[-1].prediction if asked.masks_before else None
             known = None if last is None else last.field
             fields = iter(self.lookup.fields_around(around, asked.plane, choice, known, course.view))
-        return (field for field in fields if field.contains(around.array()))
+        return (field for field in fields if field.box.contains(around))
 
     def _first(self, course: _Course, fields: Iterable[Field], seen: Seen) -> Embedding | None:
         request, contrast = course.request, course.settings.contrast

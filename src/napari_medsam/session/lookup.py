@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_medsam.bounded import BoundedMemory
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding, FieldRequest, embed
-from napari_medsam.geometry import Bounds, Box
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast, Window, resolve_contrast
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
@@ -51,8 +52,9 @@ class FieldLookup:
         self.policy = policy
         self._lock = threading.Lock()
         self._forgotten = 0
-        self._windows: dict[tuple[int, Contrast], tuple[Plane, Window]] = {}
-        self._small: dict[bytes, tuple[str, Window]] = {}  # raw pixels and all that shapes them -> key
+        self._windows = BoundedMemory[tuple[int, Contrast], tuple[Plane, Window]](REMEMBERED)
+        # Raw pixels and all that shapes them -> key.
+        self._small = BoundedMemory[bytes, tuple[str, Window]](REMEMBERED)
         self._whole: tuple[Plane, Contrast, str, Embedding] | None = None
 
     def best(
@@ -94,7 +96,7 @@ class FieldLookup:
             yield whole
 
     def fields_around(
-        self, clicks: Box, plane: Plane, choice: str, known: Field | None, view: Bounds | None
+        self, clicks: Box, plane: Plane, choice: str, known: Field | None, view: Box | None
     ) -> list[Field]:
         """The fields to look at first for an object that has clicks only, the best first; at least one.
 
@@ -105,10 +107,9 @@ class FieldLookup:
         whole = whole_field(plane.shape)
         fields = [] if choice == "whole" or known is None else [known]
         if choice == "auto" and view is not None:
-            visible = (view[2] - view[0], view[3] - view[1])
-            room = _widened(clicks, grid_side(visible, self.policy) / self.policy.grid_room)
+            room = _widened(clicks, grid_side(view, self.policy) / self.policy.grid_room)
             near = grid_field(room, plane.shape, self.policy)
-            close = max(visible) < CLOSE * max(plane.shape) or not shown_whole(plane)
+            close = view.longest < CLOSE * max(plane.shape) or not shown_whole(plane)
             fields += [near, whole] if close else [whole, near]
         if shown_whole(plane) or not fields:
             fields.append(whole)
@@ -165,9 +166,7 @@ class FieldLookup:
         found = embed(model, self.cache, self.request(taken, contrast, field, 0, 0), lookup_only=True)
         if found is None:
             return None
-        if len(self._small) >= REMEMBERED:
-            self._small.pop(next(iter(self._small)), None)
-        self._small[pixels.digest()] = (found.key, found.window)
+        self._small.put(pixels.digest(), (found.key, found.window))
         return replace(found, plane=plane)
 
     def _window(self, plane: Plane, contrast: Contrast) -> Window | None:
@@ -181,15 +180,13 @@ class FieldLookup:
         window = resolve_contrast(plane, contrast)
         with self._lock:
             if forgotten == self._forgotten:
-                self._windows[key] = (plane, window)
+                self._windows.put(key, (plane, window))
         return window
 
 
 def _widened(box: Box, least: float) -> Box:
     """A box around the same middle whose longer side is at least `least`."""
-    row, col = (box.r0 + box.r1) / 2, (box.c0 + box.c1) / 2
-    half = max(least, box.r1 - box.r0, box.c1 - box.c0) / 2
-    return Box(row - half, col - half, row + half, col + half)
+    return Box(*box.centre, *box.centre).grown(max(least, box.longest) / 2)
 
 
 def is_large(plane: Plane) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from napari_medsam.geometry import Bounds
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field, whole_field
 from napari_medsam.image.plane import Plane
 from napari_medsam.segment.fields import FieldPolicy, grid_fields, grid_side, shown_whole
@@ -36,7 +36,7 @@ class Prefetch:
     choice: str = "auto"
     ahead: bool = True
 
-    def on_screen(self, plane: Plane, view: Bounds | None) -> list[Todo]:
+    def on_screen(self, plane: Plane, view: Box | None) -> list[Todo]:
         """The plane whole, unless it takes long to read, then the fields under `view`, middle first."""
         fields = [whole_field(plane.shape)] if shown_whole(plane) or self.choice != "auto" else []
         if self.choice == "auto" and self.ahead:
@@ -46,7 +46,7 @@ class Prefetch:
             for order, field in enumerate(dict.fromkeys(fields))
         ]
 
-    def next_to_it(self, planes: Sequence[Plane], view: Bounds | None) -> list[Todo]:
+    def next_to_it(self, planes: Sequence[Plane], view: Box | None) -> list[Todo]:
         """Slices that may be looked at next, nearest first: each whole, and then their fields under the same view."""
         if not self.ahead:
             return []
@@ -61,7 +61,6 @@ class Prefetch:
             if (id(plane), field) not in known
         ]
 
-    def _under(self, plane: Plane, view: Bounds | None) -> list[Field]:
-        bounds = view or (0, 0, *plane.shape)
-        side = grid_side((bounds[2] - bounds[0], bounds[3] - bounds[1]), self.policy)
-        return grid_fields(bounds, side, plane.shape)
+    def _under(self, plane: Plane, view: Box | None) -> list[Field]:
+        box = view or Box.of_plane(plane.shape)
+        return grid_fields(box, grid_side(box, self.policy), plane.shape)

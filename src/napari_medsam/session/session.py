@@ -28,7 +28,7 @@ from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.embedding.embed import Embedding
 from napari_medsam.embedding.scheduler import EmbeddingScheduler
 from napari_medsam.errors import Cancelled, message_of
-from napari_medsam.geometry import Bounds, Box
+from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
 from napari_medsam.model.holder import Loader, ModelHolder, load_here
 from napari_medsam.segment.engine import Answer
@@ -85,7 +85,7 @@ class Session:
         self._closed = False
         self._generation = 1
         self._requests = Requests()
-        self._view: tuple[Plane, Bounds] | None = None
+        self._view: tuple[Plane, Box] | None = None
         self._holder = ModelHolder(
             load,
             self.settings.choice,
@@ -129,7 +129,7 @@ class Session:
         if self._holder.choose(changed.choice):
             self.warm_up()
 
-    def show(self, plane: Plane, view: Bounds | None = None, following: Sequence[Plane] = ()) -> None:
+    def show(self, plane: Plane, view: Box | None = None, following: Sequence[Plane] = ()) -> None:
         """Embed the plane on screen: whole first, then the fields under ``view`` (r0, c0, r1, c1), middle first.
 
         A plane that is too large to be read whole is embedded by its fields alone. ``following`` are slices that may
@@ -214,7 +214,7 @@ class Session:
         if first:
             done.add_done_callback(partial(self._on_shown, plane, generation))
 
-    def _answer(self, plane: Plane, settings: Settings, view: Bounds | None) -> None:
+    def _answer(self, plane: Plane, settings: Settings, view: Box | None) -> None:
         self._answering.answer(self._requests.take(plane), settings, view)
 
     def _try_load(self) -> None:

@@ -10,7 +10,7 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_medsam.errors import MedSAMError
-from napari_medsam.geometry import Bounds
+from napari_medsam.geometry import Box
 from napari_medsam.layers.work import Work
 from napari_medsam.session.session import Session
 from napari_medsam.ui.qt.bridge import single_shot
@@ -37,7 +37,7 @@ class Viewport(QObject):  # type: ignore[misc]
         self._viewer = viewer
         self._session = session
         self._work = work
-        self._view: Bounds | None = None
+        self._view: Box | None = None
         self._show_timer = single_shot(self, self._show)
         self._pan_timer = single_shot(self, self._embed_view)
         for emitter, slot in self._events():
@@ -85,9 +85,6 @@ class Viewport(QObject):  # type: ignore[misc]
                 self._show()
 
 
-def _needs_embedding(now: Bounds, before: Bounds) -> bool:
+def _needs_embedding(now: Box, before: Box) -> bool:
     """Whether a view leaves an earlier one, or is so much closer that smaller boxes will be drawn in it."""
-    outside = now[0] < before[0] or now[1] < before[1] or now[2] > before[2] or now[3] > before[3]
-    return outside or 2 * max(now[2] - now[0], now[3] - now[1]) <= max(
-        before[2] - before[0], before[3] - before[1]
-    )
+    return not before.contains(now) or 2 * now.longest <= before.longest
