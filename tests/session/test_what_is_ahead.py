@@ -78,7 +78,7 @@ class TestOnScreen:
         assert {max(field.height, field.width) for field in fields} == {side}
 
     def test_no_more_than_so_many_and_of_them_the_middle_ones_are_made_ready(self) -> None:
-        found = OUTLOOK.on_screen(make_plane((4000, 4000)), (1001, 1001, 1127, 1127))
+        found = OUTLOOK.on_screen(make_plane((4000, 4000)), Box(1001, 1001, 1127, 1127))
         assert len(found) == 1 + AHEAD_FIELDS
         assert [todo.warm for todo in found] == [True] * WARM_FIELDS + [False] * (
             1 + AHEAD_FIELDS - WARM_FIELDS
