@@ -10,55 +10,31 @@ scored on the same objects in the same run.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from record import Figure, publish
-from zero_shot import data_folder
+from lib.images import Thing, data_folder, things
+from lib.record import Figure, options_of, publish
 
 from napari_medsam import Segmenter, load_model
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.evaluate.metrics import box_from_mask, dice_coefficient
-from napari_medsam.geometry import Box
-from napari_medsam.image.plane import Plane
+from napari_medsam.evaluate.metrics import dice_coefficient
 from napari_medsam.segment.fields import FieldPolicy, centred_field, grid_field
 from napari_medsam.segment.logits import logits_in_field
 
 SMALL = 0.15  # a box under this share of the plane's longer side is small
 SMALL_SETS = ("bact_trpl", "nuclei_dsb2018", "histo_monusac", "ct_kidney_kits19")
 EDGES = (0, 0.04, 0.08, 0.15, 0.25, 0.35, 0.5, 0.7, 1.01)
-SEED = 7
-LEAST_PIXELS = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Thing:
-    """One object with its image, box and share of the plane's longer side."""
-
-    set_name: str
-    plane: Plane
-    mask: np.ndarray
-    box: Box
-
-    @property
-    def share(self) -> float:
-        box = self.box
-        return max(box.r1 - box.r0, box.c1 - box.c0) / max(self.plane.shape)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--data")
+    parser = options_of(__doc__, data=True)
     parser.add_argument("--objects", type=int, default=40, help="at most so many of each set")
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--backend", default="auto")
@@ -156,70 +132,6 @@ def _joined(*contexts: float) -> Way:
         return total / np.maximum(count, 1) > 0
 
     return score
-
-
-def things(folder: Path, limit: int) -> list[Thing]:
-    """Up to `limit` objects of a set, drawn by a fixed seed from all of its images."""
-    rng = np.random.default_rng(SEED)
-    found: list[tuple[Plane, np.ndarray]] = []
-    pairs = list(_planes(folder))
-    per_image = max(1, -(-limit // max(len(pairs), 1)))
-    for plane, labels in pairs:
-        numbers = [number for number in np.unique(labels) if number]
-        for number in rng.permutation(numbers)[: 3 * per_image]:
-            mask = labels == number
-            if mask.sum() >= LEAST_PIXELS:
-                found.append((plane, mask))
-    chosen = sorted(rng.permutation(len(found))[:limit])
-    return [
-        Thing(folder.name, plane, mask, Box(*box_from_mask(mask, rng)))
-        for plane, mask in (found[index] for index in chosen)
-    ]
-
-
-def _planes(folder: Path) -> Iterator[tuple[Plane, np.ndarray]]:
-    """Planes and instance labels; volumes give the slice with most of the target."""
-    from scipy import ndimage
-
-    masks = {path.name.split(".")[0]: path for path in (folder / "masks").iterdir()}
-    for path in sorted((folder / "images").iterdir()):
-        image, mask = read_picture(path), read_picture(masks[path.name.split(".")[0]])
-        instances = mask.dtype == np.uint16
-        if path.name.endswith((".nii", ".nii.gz")):
-            order = np.argsort([-(mask[..., z] > 0).sum() for z in range(mask.shape[-1])])[:1]
-            slices = [(image[..., z], mask[..., z]) for z in sorted(order)]
-        else:
-            mask = mask if mask.ndim == 2 else mask[..., 0]
-            slices = [(image, mask)]
-        for pixels, target in slices:
-            if instances:
-                labels = target
-            elif target.max() in (1, 2) and path.name.endswith((".nii", ".nii.gz")):
-                labels = target.astype(int)
-            else:
-                labels, _ = ndimage.label(
-                    target > (127 if target.max() > 1 else 0), structure=np.ones((3, 3))
-                )
-                sizes = np.bincount(labels.ravel())
-                labels = np.where(sizes[labels] >= 1e-4 * labels.size, labels, 0)
-            yield Plane.from_array(pixels, rgb=pixels.ndim == 3, name=path.name), labels
-
-
-def read_picture(path: Path) -> np.ndarray:
-    if path.name.endswith((".nii", ".nii.gz")):
-        import nibabel
-
-        return np.asarray(nibabel.load(path).dataobj)
-    if path.suffix in (".tif", ".tiff"):
-        import tifffile
-
-        return tifffile.imread(path)
-    from PIL import Image
-
-    picture = Image.open(path)
-    if picture.mode in ("P", "RGBA", "LA"):
-        picture = picture.convert("RGB")
-    return np.asarray(picture)
 
 
 def table(scores: list[dict[str, object]], ways: list[str], key: str) -> str:

@@ -9,9 +9,7 @@ encoder's float32 output. Exit status 1 when a bar is missed.
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from cache_crash import kill_and_resume, two_processes
-from record import RESULTS, Figure, publish
+from lib.record import Figure, options_of, publish
 
 from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
 from napari_medsam.embedding.embed import FieldRequest, embed
@@ -39,7 +37,7 @@ Pair = tuple[np.ndarray, np.ndarray | None]
 
 def samples(data: Path, count: int) -> list[Pair]:
     """Images with their masks from the image sets; where they are absent, scikit-image's own without masks."""
-    from zero_shot import read_pairs
+    from lib.images import read_pairs
 
     present = [data / name for name in SETS if (data / name / "images").is_dir()]
     if present:
@@ -173,7 +171,8 @@ def fidelity(
 ) -> list[Figure]:
     """DSC of masks from cached float16 embeddings, and from the published encoder's float32 output."""
     import torch
-    from zero_shot import PublishedSequence, objects_of
+    from lib.images import objects_of
+    from lib.published import PublishedSequence
 
     from napari_medsam.evaluate.metrics import box_from_mask, dice_coefficient
 
@@ -247,22 +246,15 @@ def measure(data: Path, images: int, fields: int) -> list[Figure]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--data", help="folder with the image sets")
+    parser = options_of(__doc__, data=True)
     parser.add_argument("--images", type=int, default=12, help="how many images to embed")
     parser.add_argument("--fields", type=int, default=16, help="fields of the run that is killed")
     options = parser.parse_args(arguments)
-    from zero_shot import data_folder
+    from lib.images import data_folder
 
     figures = measure(data_folder(options.data), options.images, options.fields)
     note = "Times are medians over the images. Read and write figures are of one embedding, (256, 64, 64)."
-    status = publish("cache", "The embedding cache", figures, note)
-    if options.json:
-        shutil.copy(RESULTS / "cache.json", options.json)
-    return status
+    return publish("cache", "The embedding cache", figures, note, copy=options.json)
 
 
 if __name__ == "__main__":

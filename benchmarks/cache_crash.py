@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import Figure
+from lib.record import Figure
 
 from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
 from napari_medsam.embedding.embed import FieldRequest

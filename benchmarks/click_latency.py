@@ -9,21 +9,17 @@ LiteMedSAM runs in its own process, and what the view wants is embedded before t
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from desk import drag_box, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
-from record import RESULTS, Figure, publish
+from lib.desk import drag_box, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
+from lib.record import Figure, options_of, publish
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path)
+    parser = options_of(__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
     with open_desk() as (viewer, dock):
@@ -41,12 +37,13 @@ def main() -> int:
         Figure("click / box, p95", ratio, "", 1.2),
         Figure("click / box, median", float(np.median(clicks) / np.median(boxes)), ""),
     ]
-    status = publish(
-        "click_latency", "The window: a click to its mask, beside a box", figures, "A 512 x 512 RGB image."
+    return publish(
+        "click_latency",
+        "The window: a click to its mask, beside a box",
+        figures,
+        "A 512 x 512 RGB image.",
+        copy=options.json,
     )
-    if options.json:
-        shutil.copyfile(RESULTS / "click_latency.json", options.json)
-    return status
 
 
 def timed_rounds(viewer: Any, dock: Any, count: int) -> list[tuple[float, float]]:

@@ -11,7 +11,6 @@ where it never does; the released decoder is given up after 5. "alone": one clic
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -22,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import Thing, things
-from record import Figure, publish
-from zero_shot import data_folder
+from lib.images import Thing, data_folder, things
+from lib.record import Figure, options_of, publish
 
 from napari_medsam import Segmenter, load_model
 from napari_medsam.embedding.cache import EmbeddingCache
@@ -203,11 +201,7 @@ def worst_change(sets: Sets) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--data")
+    parser = options_of(__doc__, data=True)
     parser.add_argument("--objects", type=int, default=12, help="at most so many of each set")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="+")

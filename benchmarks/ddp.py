@@ -147,7 +147,7 @@ def as_fit() -> int:
 
 
 def compared(work: Path, steps: int, batch: int) -> list[object]:
-    from record import Figure
+    from lib.record import Figure
 
     store, two = work / "store", ("--devices", "2", "--strategy", "ddp")
     store.mkdir()
@@ -203,7 +203,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4, help="samples in a step, of all processes together")
     args = parser.parse_args()
-    from record import publish
+    from lib.record import publish
 
     with tempfile.TemporaryDirectory(prefix="ddp-") as place:
         figures = compared(Path(place), args.steps, args.batch)

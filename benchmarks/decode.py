@@ -8,26 +8,22 @@ batch. The rivals take turns. Exit status 1 when a bar is missed.
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
-from pathlib import Path
 from statistics import median
 
 import numpy as np
-from paired import published_decode, published_lite, ratio, take_turns
-from record import RESULTS, Figure, publish
+from lib.paired import ratio, take_turns
+from lib.published import published_decode, published_lite
+from lib.record import Figure, options_of, publish
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = options_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="rounds for one box; fewer for many boxes")
     arguments = parser.parse_args()
-    status = publish("decode", "Decoding boxes on one embedding", figures(arguments.rounds), _note())
-    if arguments.json:
-        shutil.copyfile(RESULTS / "decode.json", arguments.json)
-    return status
+    return publish(
+        "decode", "Decoding boxes on one embedding", figures(arguments.rounds), _note(), copy=arguments.json
+    )
 
 
 def figures(rounds: int) -> list[Figure]:

@@ -9,18 +9,15 @@ DSC of the released decoder, boxes 0 to 5 % too large on each side. Objects: all
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from accuracy import SEED, _read
-from record import RESULTS, Figure, publish
+from lib.images import SEED, data_folder, read_picture
+from lib.record import Figure, options_of, publish
 from scipy import ndimage
-from zero_shot import data_folder
 
 from napari_medsam import Segmenter, load_model
 from napari_medsam.embedding.cache import EmbeddingCache
@@ -34,11 +31,7 @@ SETS = {"fundus_chase": "all vessels", "em_isbi2012": "largest cells", "skin_isi
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--data")
+    parser = options_of(__doc__, data=True)
     parser.add_argument("--objects", type=int, default=1, help="of each set, one an image")
     parser.add_argument("--details", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
@@ -54,10 +47,7 @@ def main() -> int:
     note = (
         "DSC of the released decoder; " + f"{options.objects} object(s) of each set, the same for each row."
     )
-    status = publish("detail", "Large objects, field by field", figures, note)
-    if options.json:
-        shutil.copyfile(RESULTS / "detail.json", options.json)
-    return status
+    return publish("detail", "Large objects, field by field", figures, note, copy=options.json)
 
 
 def _figures(segmenter: Segmenter, folder: Path, count: int, details: list[int]) -> Iterator[Figure]:
@@ -81,7 +71,7 @@ def _objects(folder: Path, count: int) -> Iterator[tuple[Plane, np.ndarray, Box]
     images = sorted((folder / "images").iterdir())
     rng = np.random.default_rng(SEED)
     for path in images[:: max(1, len(images) // count)][:count]:
-        pixels, target = _read(path), _read(masks[path.stem])
+        pixels, target = read_picture(path), read_picture(masks[path.stem])
         target = (target if target.ndim == 2 else target[..., 0]) > 0
         mask = target if folder.name == "fundus_chase" else _largest(target)
         yield (

@@ -8,20 +8,18 @@ rivals take turns. Exit status 1 when a bar is missed.
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 
 import numpy as np
-from paired import published_lite, ratio, take_turns
-from record import RESULTS, Figure, publish
+from lib.paired import ratio, take_turns
+from lib.published import published_lite
+from lib.record import Figure, options_of, publish
 
 FIRST_MASK = """
 import time
@@ -36,15 +34,11 @@ print(time.perf_counter() - start)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = options_of(__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     figures = [*encode_figures(arguments.rounds), *first_mask_figures()]
-    status = publish("encode", "Encoding a field, and the first mask", figures, _note())
-    if arguments.json:
-        shutil.copyfile(RESULTS / "encode.json", arguments.json)
-    return status
+    return publish("encode", "Encoding a field, and the first mask", figures, _note(), copy=arguments.json)
 
 
 def encode_figures(rounds: int) -> list[Figure]:

@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from desk import (
+from lib.desk import (
     Gaps,
     blocked_gaps,
     open_desk,
@@ -29,7 +27,7 @@ from desk import (
     wait_seconds,
     wait_until,
 )
-from record import RESULTS, Figure, publish
+from lib.record import Figure, options_of, publish
 
 SIDE = 2048
 FIELD = 128  # smaller than what the view has embedded ahead by itself, so that every field is new
@@ -38,8 +36,7 @@ TRAVEL = 0.5  # of the plane's width that the camera travels
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = options_of(__doc__)
     parser.add_argument("--fields", type=int, default=40)
     parser.add_argument("--probe", choices=("indicator",), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -51,10 +48,9 @@ def main() -> int:
         f"An RGB image of {SIDE} x {SIDE} in a window of 1500 x 920, panned every {PAN_MS} ms by moving the camera; "
         f"fields of {FIELD} x {FIELD}. Panning alone shows what drawing the canvas on the CPU costs."
     )
-    status = publish("event_loop", "The event loop while embedding and panning", figures, note)
-    if arguments.json:
-        shutil.copyfile(RESULTS / "event_loop.json", arguments.json)
-    return status
+    return publish(
+        "event_loop", "The event loop while embedding and panning", figures, note, copy=arguments.json
+    )
 
 
 def measure(fields: int) -> list[Figure]:

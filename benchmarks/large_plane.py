@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import queue
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from record import RESULTS, Figure, publish
+from lib.record import Figure, options_of, publish
 
 from napari_medsam.document.compose import redraw, redraw_bounds
 from napari_medsam.document.objects import Document, PlaneKey
@@ -45,8 +44,7 @@ AGAIN = 5
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = options_of(__doc__)
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--boxes", type=int, default=12)
     parser.add_argument("--probe", choices=("small", "large", "stock"), help=argparse.SUPPRESS)
@@ -65,10 +63,13 @@ def main() -> int:
         "taken in turn. A new plane is one of which nothing is known, its contrast included. Painted means: asked, "
         "found in the cache, decoded, and written to the labels."
     )
-    status = publish("large_plane", f"A plane of {arguments.side} x {arguments.side} pixels", figures, note)
-    if arguments.json:
-        shutil.copyfile(RESULTS / "large_plane.json", arguments.json)
-    return status
+    return publish(
+        "large_plane",
+        f"A plane of {arguments.side} x {arguments.side} pixels",
+        figures,
+        note,
+        copy=arguments.json,
+    )
 
 
 # planes on disk ------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ untouched cases. DSC with and without retraining, pixels that would have to be r
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
@@ -24,9 +23,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from cases import case_of, group_of, image_paths
-from record import ROOT, Figure, publish
-from zero_shot import data_folder
+from lib.cases import case_of, group_of, image_paths
+from lib.images import data_folder
+from lib.record import ROOT, Figure, options_of, publish
 
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
@@ -194,7 +193,8 @@ def epoch(data: Path, cache: EmbeddingCache) -> Iterator[Figure]:
 
     The rival encodes as stock code does: the published network in torch eager float32. Turn by turn.
     """
-    from paired import published_lite, ratio, take_turns
+    from lib.paired import ratio, take_turns
+    from lib.published import published_lite
 
     from napari_medsam.finetune.features import FeatureStore
     from napari_medsam.finetune.fit import Fit
@@ -323,11 +323,7 @@ def _repaint(judged: Sequence[Any], role: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--data")
+    parser = options_of(__doc__, data=True)
     parser.add_argument("--parts", nargs="+", default=["bars", "epoch"], choices=["bars", "epoch", "rounds"])
     parser.add_argument("--sets", nargs="+", default=list(ROUND_SETS))
     parser.add_argument("--seeds", type=int, default=3)

@@ -195,8 +195,8 @@ def _changed(mask: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    from record import publish
-    from zero_shot import data_folder
+    from lib.images import data_folder
+    from lib.record import publish
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -214,7 +214,7 @@ def main() -> int:
 
 
 def _figures(what: str, pairs: list[Pair]) -> list:
-    from record import Figure
+    from lib.record import Figure
 
     figures = []
     for name, largest in largest_differences(pairs).items():

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import matplotlib as mpl
-from record import ROOT
+from lib.record import ROOT
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -9,24 +9,20 @@ array and refresh the layer, as plugins usually do. Exit status 1 when a bar is 
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from desk import Frames, settle, wait_seconds, wait_until
-from record import RESULTS, Figure, publish
+from lib.desk import Frames, settle, wait_seconds, wait_until
+from lib.record import Figure, options_of, publish
 
 SMALL, MASK = 512, 100
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = options_of(__doc__)
     parser.add_argument("--side", type=int, default=8_000)
     parser.add_argument("--masks", type=int, default=30)
     arguments = parser.parse_args()
@@ -36,12 +32,13 @@ def main() -> int:
         "labels' is the edit with its undo record; 'on the canvas' ends when the repainted canvas has been handed "
         "to the screen. Undo is napari's own and refreshes the whole layer. Medians."
     )
-    status = publish(
-        "region_edit", f"A mask into labels of {arguments.side} x {arguments.side}", figures, note
+    return publish(
+        "region_edit",
+        f"A mask into labels of {arguments.side} x {arguments.side}",
+        figures,
+        note,
+        copy=arguments.json,
     )
-    if arguments.json:
-        shutil.copyfile(RESULTS / "region_edit.json", arguments.json)
-    return status
 
 
 def measure(side: int, masks: int) -> list[Figure]:

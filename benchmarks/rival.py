@@ -47,7 +47,7 @@ from typing import Any
 
 import numpy as np
 from large_plane import boxes_for, textured
-from record import RESULTS, Figure, publish
+from lib.record import Figure, options_of, publish
 from rival_probe import AGAIN, BEGAN, Memory, bytes_under, clocked, material, since_start
 
 CORES = 2
@@ -59,11 +59,8 @@ PROBE = Path(__file__).with_name("rival_probe.py")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--rival", metavar="PYTHON", help="the Python that has micro-sam")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--size", type=int, default=4096, help="side of the image")
     parser.add_argument("--boxes", type=int, default=8)
     parser.add_argument("--tile", type=int, default=1024, help="micro-sam's tile_shape")
@@ -83,10 +80,13 @@ def main() -> int:
         folder = Path(name)
         write_material(folder, options)
         figures, note = measure(folder, options)
-    status = publish("rival", f"An image of {options.size} x {options.size} beside micro-sam", figures, note)
-    if options.json:
-        shutil.copyfile(RESULTS / "rival.json", options.json)
-    return status
+    return publish(
+        "rival",
+        f"An image of {options.size} x {options.size} beside micro-sam",
+        figures,
+        note,
+        copy=options.json,
+    )
 
 
 def write_material(folder: Path, options: argparse.Namespace) -> None:

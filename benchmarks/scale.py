@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from lib.record import Figure, publish
 from PIL import Image
-from record import Figure, publish
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -251,7 +251,7 @@ def workers(work: Path, size: int) -> list[Figure]:
 
 def main() -> int:
     if sys.argv[1:2] == ["--embed"]:
-        from tiny_encoder import TinyChoice
+        from lib.tiny_encoder import TinyChoice
 
         from napari_medsam_training import embed
 

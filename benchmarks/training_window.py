@@ -8,16 +8,14 @@ nothing in training, is taken in the same run, before and after it. Exit status 
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from desk import Gaps, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
-from record import RESULTS, Figure, publish
+from lib.desk import Gaps, open_desk, show_embedded, synthetic_image, wait_seconds, wait_until
+from lib.record import Figure, options_of, publish
 from window import timed_boxes
 
 from napari_medsam.curation.case import Case, CaseObject
@@ -29,8 +27,7 @@ from napari_medsam.finetune.run import TrainingProcess
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = options_of(__doc__)
     parser.add_argument("--boxes", type=int, default=20)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, open_desk() as (viewer, dock):
@@ -46,12 +43,12 @@ def main() -> int:
         finally:
             training.close()
         after = _measured(viewer, dock, arguments.boxes)
-    status = publish(
-        "training_window", "The window while a decoder is trained", _figures(before, during, after)
+    return publish(
+        "training_window",
+        "The window while a decoder is trained",
+        _figures(before, during, after),
+        copy=arguments.json,
     )
-    if arguments.json:
-        shutil.copyfile(RESULTS / "training_window.json", arguments.json)
-    return status
 
 
 def _measured(viewer: Any, dock: Any, boxes: int) -> tuple[dict[str, float], np.ndarray]:

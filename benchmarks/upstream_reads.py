@@ -15,7 +15,6 @@ anything differs.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import random
@@ -29,7 +28,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from record import Figure, publish
+from lib.record import Figure, options_of, publish
 
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
@@ -165,10 +164,9 @@ def compare(upstream: Path, dataset: Path) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Read a dataset with the published LiteMedSAM code.")
+    parser = options_of(__doc__)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--upstream", type=Path, required=True, help="checkout of the branch LiteMedSAM")
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = compare(options.upstream, options.dataset)
     print(f"{'case':<58} {'grid':<16} objects planes seen lost empty worst-DSC boxes")

@@ -14,16 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from desk import (
+from lib.desk import (
     Frames,
     Gaps,
     blocked_gaps,
@@ -36,7 +34,7 @@ from desk import (
     wait_seconds,
     wait_until,
 )
-from record import RESULTS, Figure, publish
+from lib.record import Figure, options_of, publish
 
 NOTE = (
     "A 512 x 512 RGB image in a window of 1500 x 920. 'Mask in the labels' ends when the labels layer holds the "
@@ -47,8 +45,7 @@ NOTE = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = options_of(__doc__)
     parser.add_argument("--boxes", type=int, default=40)
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--probe", choices=("napari", "medsam", "loading", "first"), help=argparse.SUPPRESS)
@@ -61,10 +58,7 @@ def main() -> int:
         *_first_figures(arguments.starts),
         *_live_figures(arguments.boxes),
     ]
-    status = publish("window", "The window: start, first mask, box to mask", figures, NOTE)
-    if arguments.json:
-        shutil.copyfile(RESULTS / "window.json", arguments.json)
-    return status
+    return publish("window", "The window: start, first mask, box to mask", figures, NOTE, copy=arguments.json)
 
 
 # processes of their own ---------------------------------------------------------------------------------------

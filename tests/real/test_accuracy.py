@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,12 @@ IMAGES = 3
 
 @pytest.fixture(scope="module")
 def zero_shot() -> Any:
-    path = Path(__file__).parents[2] / "benchmarks" / "zero_shot.py"
-    spec = spec_from_file_location("zero_shot", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    folder = str(Path(__file__).parents[2] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        yield importlib.import_module("zero_shot")
+    finally:
+        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="module")

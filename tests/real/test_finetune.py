@@ -22,7 +22,7 @@ def test_bacteria_are_found_better_after_a_few_corrected_frames(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     sys.modules.pop("cases", None)
-    from cases import case_of, image_paths
+    from lib.cases import case_of, image_paths
 
     frames = image_paths(data_folder, "bact_trpl")
     roles = {frames[number]: "train" for number in (10, 13, 16)} | {frames[18]: "test"}
