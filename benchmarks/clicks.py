@@ -4,7 +4,7 @@
 
 Up to N objects of each set, boxes 0 to 5 % too large, on the field that answers the object's box: the zoom at which a
 person works. A simulated person clicks where the mask is most wrong: in the middle of the largest error with seed 0, at
-a random place well inside an error with the others. NoC@q: clicks (without a box, seed 0) until the DSC reaches q, 20
+a random place well inside an error with the others. Masks come from the engine that answers the window. NoC@q: clicks (without a box, seed 0) until the DSC reaches q, 20
 where it never does; the released decoder is given up after 5. "alone": one click and no word of the object's size
 (`segment.clicks.lone_click`). Sets marked with * were trained on, so only the others count for the bars.
 """
@@ -26,11 +26,9 @@ from lib.record import Figure, options_of, publish
 
 from napari_medsam import Segmenter, load_model
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.embedding.embed import Embedding
 from napari_medsam.finetune.simulated_clicks import next_click
-from napari_medsam.geometry import Patch
-from napari_medsam.model.local import MedSAM, load_decoder
-from napari_medsam.segment.clicks import answer
+from napari_medsam.image.field import Field
+from napari_medsam.model.local import load_decoder
 from napari_medsam.segment.prompt import Point, Prompt
 from napari_medsam.segment.segmenter import field_of
 
@@ -68,15 +66,14 @@ class Course:
         return next((n for n, dice in enumerate(self.dice, start=1) if dice >= goal), MOST_CLICKS)
 
 
-def course(model: MedSAM, embedding: Embedding, thing: Thing, seed: int, *, boxed: bool, most: int) -> Course:
+def course(segmenter: Segmenter, field: Field, thing: Thing, seed: int, *, boxed: bool, most: int) -> Course:
     """Prompt one object until nothing is wrong or there were `most` clicks."""
     rng = np.random.default_rng([seed, int(thing.box.r0 * 1000)]) if seed else None
-    field = embedding.field
     bounds = (field.row, field.col, field.row + field.height, field.col + field.width)
     target = thing.mask[bounds[0] : bounds[2], bounds[1] : bounds[3]]
     size, found = int(thing.mask.sum()), np.zeros(target.shape, bool)
     points: list[Point] = []
-    earlier: Patch | None = None
+    before: ClickHistory = ()
     dice, errors = [], []
     for number in range(most + 1):
         if number or not boxed:
@@ -85,24 +82,24 @@ def course(model: MedSAM, embedding: Embedding, thing: Thing, seed: int, *, boxe
                 break
             points.append(Point(click.row + field.row, click.col + field.col, click.positive))
         prompt = Prompt(thing.box if boxed else None, tuple(points))
-        prediction = answer(model, embedding, prompt, earlier)
-        earlier = prediction.patch
-        found = earlier.within(bounds)
+        answer = segmenter.answer(thing.plane, prompt, field=field, masks_before=before)
+        before = (*answer.masks_before, MaskBefore(answer.prediction))
+        found = answer.prediction.patch.within(bounds)
         both = int((found & target).sum())
         dice.append(2 * both / max(int(found.sum()) + size, 1))
-        errors.append(abs(prediction.iou - both / max(int(found.sum()) + size - both, 1)))
+        errors.append(abs(answer.prediction.iou - both / max(int(found.sum()) + size - both, 1)))
         if dice[-1] >= max(GOALS) and len(dice) > BOX_CLICKS:
             break
     return Course(dice, errors)
 
 
-def scores_of(model: MedSAM, segmenter: Segmenter, thing: Thing, seeds: int, most: int) -> Iterator[Scores]:
+def scores_of(segmenter: Segmenter, thing: Thing, seeds: int, most: int) -> Iterator[Scores]:
     """One row a seed."""
     needed: dict[str, float] = {}
-    embedding = segmenter.embed(thing.plane, field=field_of("auto", thing.box, thing.plane.shape))
+    field = field_of("auto", thing.box, thing.plane.shape)
     for seed in range(seeds):
-        boxed = course(model, embedding, thing, seed, boxed=True, most=BOX_CLICKS)
-        alone = course(model, embedding, thing, seed, boxed=False, most=BOX_CLICKS if seed else most)
+        boxed = course(segmenter, field, thing, seed, boxed=True, most=BOX_CLICKS)
+        alone = course(segmenter, field, thing, seed, boxed=False, most=BOX_CLICKS if seed else most)
         if not seed:
             needed = {f"NoC@{round(100 * goal)}": float(alone.needed(goal)) for goal in GOALS}
         yield {
@@ -113,12 +110,11 @@ def scores_of(model: MedSAM, segmenter: Segmenter, thing: Thing, seeds: int, mos
         }
 
 
-def lone(model: MedSAM, segmenter: Segmenter, thing: Thing) -> float:
+def lone(segmenter: Segmenter, thing: Thing) -> float:
     """DSC after one click in the middle, nothing known of the object's size."""
     click = next_click(thing.mask, np.zeros_like(thing.mask))
     assert click is not None
-    own = Segmenter(model, segmenter.cache)
-    found = own.refine(thing.plane, Prompt(None, (Point(click.row, click.col),)))
+    [found] = segmenter.predict_prompts(thing.plane, [Prompt(None, (Point(click.row, click.col),))])
     mask = found.full(thing.plane.shape)
     return 2 * int((mask & thing.mask).sum()) / max(int(mask.sum()) + int(thing.mask.sum()), 1)
 
@@ -211,16 +207,16 @@ def main() -> int:
     names = options.sets or sorted(path.parent.name for path in data.glob("*/images"))
     by_set: Sets = {}
     with tempfile.TemporaryDirectory() as folder:
-        segmenter = load_model("lite-medsam-box", cache=EmbeddingCache(Path(folder)))
-        shipped = load_model("lite-medsam", cache=None).model if options.decoder is None else None
-        ours = shipped or load_decoder(segmenter.model, options.decoder)
+        released = load_model("lite-medsam-box", cache=EmbeddingCache(Path(folder)))
+        chosen = options.decoder and load_decoder(released.model, options.decoder)
+        ours = Segmenter(chosen or load_model("lite-medsam", cache=None).model, released.cache)
         for name in names:
             began, rows = time.monotonic(), defaultdict(list)
             for thing in things(data / name, options.objects):
-                for row in scores_of(segmenter.model, segmenter, thing, 1, BOX_CLICKS):
-                    rows["released"].append({**row, "alone": lone(segmenter.model, segmenter, thing)})
-                alone = lone(ours, segmenter, thing)
-                for row in scores_of(ours, segmenter, thing, options.seeds, MOST_CLICKS):
+                for row in scores_of(released, thing, 1, BOX_CLICKS):
+                    rows["released"].append({**row, "alone": lone(released, thing)})
+                alone = lone(ours, thing)
+                for row in scores_of(ours, thing, options.seeds, MOST_CLICKS):
                     rows["ours"].append({**row, "alone": alone})
             by_set[name] = dict(rows)
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from skimage import data
 
+from napari_medsam.document.click_edits import as_it_stands, set_points
+from napari_medsam.document.objects import Document, PlaneKey
+from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.evaluate.metrics import dice_coefficient
 from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
@@ -19,6 +26,7 @@ from napari_medsam.samples import SAMPLES
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point, Prompt
 from napari_medsam.segment.segmenter import Segmenter
+from napari_medsam.session.session import Session
 
 BOXES = [Box(*box) for box in SAMPLES["coins"].boxes]
 COIN = BOXES[0]
@@ -97,6 +105,27 @@ def test_a_click_is_heeded_and_changes_nothing_far_away(clicking: Segmenter, coi
     assert changed.any()
     away = np.hypot(*(np.indices(coins.shape) - np.array([edge.row, edge.col])[:, None, None]))
     assert away[changed].max() < 15
+
+
+def test_python_and_a_session_answer_box_minus_and_plus_alike(
+    clicking: Segmenter, coins: Plane, tmp_path: Path
+) -> None:
+    posted: queue.Queue[Callable[[], None]] = queue.Queue()
+    session = Session(cache=EmbeddingCache(tmp_path), post=posted.put, load=lambda *_, **__: clicking.model)
+    document, points = Document(), []
+    number = document.add(PlaneKey((None, None), (0, 1)), COIN, 1).id
+    for click in (None, Point(COIN.r0 + 9, COIN.c0 + 9, False), middle(COIN)):
+        if click is not None:
+            points.append(click)
+            set_points(document, number, tuple(points), as_it_stands(document[number], None))
+        session.request(document, [number], coins)
+        while session.awaited(document):
+            posted.get(timeout=60)()
+        found = document[number].prediction
+        [expected] = clicking.predict_prompts(coins, [Prompt(COIN, tuple(points))])
+        assert found is not None
+        assert agreement(found, expected, coins) == 1.0
+    session.close()
 
 
 def test_no_click_changes_nothing(clicking: Segmenter, coins: Plane) -> None:

@@ -103,12 +103,12 @@ def _add_segment(verbs: Any) -> None:
     parser = verbs.add_parser("segment", help="boxes on an image to a label TIFF")
     parser.add_argument("image", metavar="IMAGE", type=Path, help="TIFF, PNG, JPEG, BMP, .npy or Zarr")
     parser.add_argument(
-        "--box", action="append", dest="said", type=box, metavar="R0,C0,R1,C1",
+        "--box", action="append", dest="prompts", type=box, metavar="R0,C0,R1,C1",
         help="half-open box in pixels, rows first; repeat for more objects: label i is the i-th box, "
         "and a later box wins where masks overlap",
     )  # fmt: skip
     parser.add_argument(
-        "--point", action="append", dest="said", type=point, metavar="R,C,+|-",
+        "--point", action="append", dest="prompts", type=point, metavar="R,C,+|-",
         help="a click on the object (+) or beside it (-), row and column of a pixel; it corrects the mask of the box "
         "before it, and clicks before the first box describe an object of their own",
     )  # fmt: skip
@@ -169,13 +169,13 @@ def _integers(text: str) -> tuple[Any, ...]:
 def _segment(arguments: argparse.Namespace) -> int:
     from napari_medsam.image.read import read_image
 
-    if not arguments.said:
+    if not arguments.prompts:
         raise _UsageError("give a --box or a --point for each object (see napari-medsam segment --help)")
     contrast = _contrast(arguments)
     _check_output(arguments.output, arguments.image)
     image = _with_channels(read_image(arguments.image), arguments)
     plane = image.plane(arguments.plane)
-    prompts = prompts_of(arguments.said, plane.shape)  # before the model is loaded
+    prompts = prompts_of(arguments.prompts, plane.shape)  # before the model is loaded
     segmenter = _segmenter(arguments)
     predictions = segmenter.predict_prompts(plane, prompts, contrast, arguments.field, arguments.detail)
     _write_labels(arguments.output, _labels(predictions, plane))

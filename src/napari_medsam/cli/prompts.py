@@ -43,14 +43,14 @@ def point(text: str) -> Point:
     return Point(float(at[0]), float(at[1]), SIGNS[sign])
 
 
-def prompts_of(said: Iterable[Box | Point], shape: tuple[int, int]) -> list[Prompt]:
+def prompts_of(parts: Iterable[Box | Point], shape: tuple[int, int]) -> list[Prompt]:
     """The objects meant by boxes and clicks in the order they were given, on a plane of shape (H, W).
 
     Each box begins an object, and the clicks after it are about that one; clicks before the first box describe an
     object of their own. Raises PromptError naming the object by its number.
     """
     objects: list[Prompt] = []
-    for part in said:
+    for part in parts:
         if isinstance(part, Box):
             objects.append(Prompt(part))
         elif objects:

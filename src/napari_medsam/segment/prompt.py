@@ -45,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Prompt:
-    """All that was said about one object: a box, clicks, or both."""
+    """What describes one object: a box, clicks in the order in which they were made, or both."""
 
     box: Box | None = None
     points: tuple[Point, ...] = ()
