@@ -109,20 +109,20 @@ def _fields(picture: Picture, count: int, rng: np.random.Generator) -> Iterator[
         bbox = bbox_of(picture.labels == label)
         assert bbox is not None
         if rng.random() < 0.35:  # as the object's own box would be answered
-            yield centred_field(Box(*map(float, bbox)), shape, DEFAULT_POLICY)
+            yield centred_field(bbox, shape, DEFAULT_POLICY)
         else:
             yield _around(bbox, shape, rng)
 
 
-def _around(bbox: tuple[int, int, int, int], shape: tuple[int, int], rng: np.random.Generator) -> Field:
+def _around(bbox: Box, shape: tuple[int, int], rng: np.random.Generator) -> Field:
     """A square field 1.5 to 7 times as long as an object that lies somewhere in it."""
-    longest = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
+    longest = max(bbox.height, bbox.width)
     side = int(max(longest * np.exp(rng.uniform(np.log(1.5), np.log(7))), 32))
     if side >= 0.95 * max(shape):
         return whole_field(shape)
     height, width = min(side, shape[0]), min(side, shape[1])
-    row = _start(bbox[0], bbox[2], height, shape[0], rng)
-    return Field(row, _start(bbox[1], bbox[3], width, shape[1], rng), height, width, "centred")
+    row = _start(int(bbox.r0), int(bbox.r1), height, shape[0], rng)
+    return Field(row, _start(int(bbox.c0), int(bbox.c1), width, shape[1], rng), height, width, "centred")
 
 
 def _start(first: int, stop: int, side: int, length: int, rng: np.random.Generator) -> int:
