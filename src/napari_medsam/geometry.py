@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.errors import PromptError
+from napari_medsam.packed import PackedMask
+
+Mask = Annotated[npt.NDArray[np.bool_], PackedMask]
+"""(h, w) bool."""
 
 Bounds = tuple[int, int, int, int]
 """Half-open (r0, c0, r1, c1) in whole plane pixels: what a `Box` of whole numbers is."""
@@ -140,7 +144,7 @@ class Patch:
 
     row: int
     col: int
-    mask: npt.NDArray[np.bool_]
+    mask: Mask
 
     @property
     def box(self) -> Box:

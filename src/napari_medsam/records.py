@@ -78,6 +78,13 @@ def to_json(value: object, indent: int | None = None) -> str:
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
+def packed_json(value: object) -> bytes:
+    """A dataclass as JSON by the types of its fields, where some have a form of their own: a packed mask, say."""
+    return _adapter(type(value)).dump_json(
+        value, by_alias=True, warnings="none", ensure_ascii=True, fallback=lambda number: number.item()
+    )
+
+
 def plain(value: object, name: str = "") -> Any:
     """A value as JSON gives it back: dataclasses as dicts, tuples as lists, numbers of NumPy and paths as plain ones.
 

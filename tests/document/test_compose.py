@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds, still_corrected
-from napari_medsam.document.objects import ObjectRecord, PlaneKey
+from napari_medsam.document.objects import Part, PlaneKey
 from napari_medsam.document.overlap import Policy
 from napari_medsam.geometry import Bounds, Box, Patch
 from napari_medsam.image.field import whole_field
@@ -22,7 +22,7 @@ KEY = PlaneKey((None, None), (0, 1))
 POLICIES: tuple[Policy, ...] = ("later", "never", "corrected")
 
 
-def record(number: int, patch: Patch | None, *, turn: int = 0, corrected: bool = False) -> ObjectRecord:
+def record(number: int, patch: Patch | None, *, turn: int = 0, corrected: bool = False) -> Part:
     """An object with a prediction in a patch of the plane."""
     prediction = None
     if patch is not None:
@@ -30,7 +30,7 @@ def record(number: int, patch: Patch | None, *, turn: int = 0, corrected: bool =
         prediction = Prediction(Box(0, 0, *SHAPE), patch.row, patch.col, patch.mask, 0.9, "key", field)
     before = Patch(0, 0, np.zeros(SHAPE, bool)) if corrected else None
     extent = None if patch is None else patch.bounds
-    return ObjectRecord(number, 1, KEY, None, prediction, before, extent, turn)
+    return Part(number, KEY, prediction=prediction, before=before, extent=extent, turn=turn)
 
 
 @st.composite
@@ -43,11 +43,11 @@ def patches(draw: st.DrawFn) -> Patch:
 
 
 @st.composite
-def scenes(draw: st.DrawFn) -> tuple[np.ndarray, list[ObjectRecord]]:
+def scenes(draw: st.DrawFn) -> tuple[np.ndarray, list[Part]]:
     """Two to four objects drawn one after the other, some corrected, and some paint that belongs to nobody."""
     policy = draw(st.sampled_from(POLICIES))
     labels = np.zeros(SHAPE, np.int32)
-    records: list[ObjectRecord] = []
+    records: list[Part] = []
     for number in range(1, draw(st.integers(2, 4)) + 1):
         new = record(number, draw(patches()), turn=number, corrected=draw(st.booleans()))
         labels = redraw(labels, WHOLE, new, records, policy).astype(np.int32)
@@ -59,7 +59,7 @@ def scenes(draw: st.DrawFn) -> tuple[np.ndarray, list[ObjectRecord]]:
 class TestRedraw:
     @given(scene=scenes(), patch=patches(), policy=st.sampled_from(POLICIES))
     def test_only_the_object_s_pixels_and_those_it_gives_back_change(
-        self, scene: tuple[np.ndarray, list[ObjectRecord]], patch: Patch, policy: Policy
+        self, scene: tuple[np.ndarray, list[Part]], patch: Patch, policy: Policy
     ) -> None:
         labels, records = scene
         moved = replace(record(1, patch, turn=9), extent=records[0].extent)
@@ -76,16 +76,14 @@ class TestRedraw:
                 assert other.patch.within(WHOLE)[left & (drawn == label)].all()
 
     @given(scene=scenes(), patch=patches())
-    def test_later_takes_its_whole_mask(
-        self, scene: tuple[np.ndarray, list[ObjectRecord]], patch: Patch
-    ) -> None:
+    def test_later_takes_its_whole_mask(self, scene: tuple[np.ndarray, list[Part]], patch: Patch) -> None:
         labels, records = scene
         drawn = redraw(labels, WHOLE, record(1, patch, turn=9), records, "later")
         assert np.array_equal(drawn == 1, patch.within(WHOLE))
 
     @given(scene=scenes(), patch=patches())
     def test_never_takes_nothing_from_others(
-        self, scene: tuple[np.ndarray, list[ObjectRecord]], patch: Patch
+        self, scene: tuple[np.ndarray, list[Part]], patch: Patch
     ) -> None:
         labels, records = scene
         drawn = redraw(labels, WHOLE, record(1, patch, turn=9), records, "never")
@@ -95,7 +93,7 @@ class TestRedraw:
 
     @given(scene=scenes(), patch=patches())
     def test_corrected_masks_and_paint_of_nobody_are_kept(
-        self, scene: tuple[np.ndarray, list[ObjectRecord]], patch: Patch
+        self, scene: tuple[np.ndarray, list[Part]], patch: Patch
     ) -> None:
         labels, records = scene
         drawn = redraw(labels, WHOLE, record(1, patch, turn=9), records, "corrected")
@@ -104,13 +102,13 @@ class TestRedraw:
             if kept:
                 assert (drawn[labels == label] == label).all()
         free = patch.within(WHOLE) & ~np.isin(
-            labels, [99, *(entry.id for entry in records[1:] if entry.corrected)]
+            labels, [99, *(entry.object_id for entry in records[1:] if entry.corrected)]
         )
         assert (drawn[free] == 1).all()
 
     @given(scene=scenes(), policy=st.sampled_from(POLICIES))
     def test_erasing_leaves_none_of_it_and_touches_no_other_pixel(
-        self, scene: tuple[np.ndarray, list[ObjectRecord]], policy: Policy
+        self, scene: tuple[np.ndarray, list[Part]], policy: Policy
     ) -> None:
         labels, records = scene
         drawn = redraw(labels, WHOLE, records[0], records, policy, erase=True)
@@ -128,14 +126,14 @@ class TestRedraw:
         assert np.array_equal(redraw(erased, WHOLE, own, [own, other], policy), labels)
 
     @given(scene=scenes(), policy=st.sampled_from(POLICIES))
-    def test_twice_is_once(self, scene: tuple[np.ndarray, list[ObjectRecord]], policy: Policy) -> None:
+    def test_twice_is_once(self, scene: tuple[np.ndarray, list[Part]], policy: Policy) -> None:
         labels, records = scene
         once = redraw(labels, WHOLE, records[0], records, policy)
         assert np.array_equal(redraw(once, WHOLE, records[0], records, policy), once)
 
     @given(scene=scenes(), patch=patches(), policy=st.sampled_from(POLICIES))
     def test_the_bounds_it_asks_for_are_enough(
-        self, scene: tuple[np.ndarray, list[ObjectRecord]], patch: Patch, policy: Policy
+        self, scene: tuple[np.ndarray, list[Part]], patch: Patch, policy: Policy
     ) -> None:
         labels, records = scene
         moved = replace(record(1, patch, turn=9), extent=records[0].extent)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from napari_medsam.document.objects import Document, ObjectRecord, PlaneKey
+from napari_medsam.document.objects import Document, ObjectRecord, Part, PartKey, PlaneKey
 from napari_medsam.geometry import Bounds, Box, Patch
 from napari_medsam.image.field import Field
 from napari_medsam.image.identity import ImageIdentity, identify
 from napari_medsam.journal.recovery import Recovered
-from napari_medsam.journal.writer import Change, Journal
+from napari_medsam.journal.writer import DocumentState, Journal
 from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point
@@ -50,28 +51,33 @@ class Table:
         r0, c0, r1, c1 = bounds
         return self.labels[plane.index[0], r0:r1, c0:c1].copy()
 
-    def draw(self, box: tuple[int, int, int, int], z: int = 0, class_id: int = 1) -> int:
-        """A box whose mask has arrived."""
-        number = self.document.add(key(z), Box(*box), class_id).id
+    def draw(
+        self, box: tuple[int, int, int, int], z: int = 0, class_id: int = 1, number: int | None = None
+    ) -> int:
+        """A box whose mask has arrived: a new object, or one more part of an object."""
+        if number is None:
+            number = self.document.add(key(z), Box(*box), class_id).id
+        else:
+            self.document.add_part(Part(number, key(z), Box(*box), origin="carried", score=0.5))
         found = prediction(box, number)
-        self.document.predicted(number, found)
-        self.document.update(number, extent=found.patch.bounds)
+        self.document.predicted(number, key(z), found)
+        self.document.update_part(number, key(z), extent=found.patch.bounds)
         r0, c0, r1, c1 = box
         self.labels[z, r0:r1, c0:c1][found.mask] = number
         return number
 
     def paint(self, number: int, where: tuple[slice, slice], z: int = 0) -> None:
         """A correction with the brush."""
-        record = self.document[number]
+        part = self.document.part(number, key(z))
         before = Patch(0, 0, self.labels[z] == number)
         self.labels[z][where] = number
-        self.document.update(number, before=record.before or before, extent=(0, 0, *SHAPE[1:]))
+        self.document.update_part(number, key(z), before=part.before or before, extent=(0, 0, *SHAPE[1:]))
 
-    def tell(self, *changed: int, **more: Any) -> None:
+    def tell(self, *changed: PartKey, **more: Any) -> None:
         """Tell the journal what changed; all of it, when nothing is named."""
-        records = {record.id: record for record in self.document}
-        told = frozenset(changed or records)
-        self.journal.record(Change(records, self.document.classes, told, read=self.read, **more))
+        objects = {record.id: record for record in self.document}
+        told = frozenset(changed or (part.key for part in self.document.parts()))
+        self.journal.record(DocumentState(objects, self.document.classes, told, read=self.read, **more))
 
 
 def full_table(folder: Path) -> Table:
@@ -87,14 +93,16 @@ def full_table(folder: Path) -> Table:
         MaskBefore(prediction((30, 2, 50, 20), 7)),
         MaskBefore(prediction((30, 2, 50, 20), 8, key=""), Patch(31, 3, np.eye(9, dtype=bool))),
     )
-    table.document.update(clicked, points=points, masks_before=masks_before)
+    table.document.update_part(clicked, key(2), points=points, masks_before=masks_before)
+    table.draw((4, 4, 20, 20), z=2, number=corrected)
     waits = table.document.add(key(1), Box(1.5, 2.25, 30.0, 40.125), 1).id
-    table.document.update(waits, problem="The model went away.")
+    table.document.update_part(waits, key(1), problem="The model went away.")
     painted = table.document.add(key(1), None, 2, 9).id
-    table.document.update(painted, before=Patch(4, 4, np.zeros((0, 0), dtype=bool)), extent=(4, 4, 9, 9))
+    nothing = Patch(4, 4, np.zeros((0, 0), dtype=bool))
+    table.document.update_part(painted, key(1), before=nothing, extent=(4, 4, 9, 9))
     table.labels[1, 4:9, 5:8] = painted
     empty = Prediction(Box(1, 1, 3, 3), 1, 1, np.zeros((0, 0), bool), 0.1, "k", Field(0, 0, 60, 80))
-    table.document.update(waits, prediction=empty)
+    table.document.update_part(waits, key(1), prediction=empty)
     return table
 
 
@@ -102,8 +110,8 @@ def assert_same_objects(found: Recovered, table: Table) -> None:
     """Every field of every object, every class and every pixel."""
     assert found.classes == table.document.classes
     wanted = {record.id: record for record in table.document}
-    assert [record.id for record in found.records] == sorted(wanted)
-    for record in found.records:
+    assert [record.id for record in found.objects] == sorted(wanted)
+    for record in found.objects:
         assert _plain(record) == _plain(wanted[record.id])
     labels = np.zeros(SHAPE, np.int32)
     for pixels in found.pixels:
@@ -118,6 +126,8 @@ def _plain(value: Any) -> Any:
         return value.dtype.str, value.shape, value.tolist()
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
-    if isinstance(value, ObjectRecord | Prediction | Patch | MaskBefore):
+    if isinstance(value, Mapping):
+        return {plane: _plain(part) for plane, part in value.items()}
+    if isinstance(value, ObjectRecord | Part | Prediction | Patch | MaskBefore):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value

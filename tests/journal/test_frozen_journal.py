@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_medsam.document.objects import ObjectClass, ObjectRecord, PlaneKey
+from napari_medsam.document.objects import ObjectClass, Part, PlaneKey
 from napari_medsam.geometry import Box
 from napari_medsam.image.field import Field
 from napari_medsam.image.identity import ImageIdentity, identify
 from napari_medsam.journal.format import Outline
-from napari_medsam.journal.recovery import Leftover, Recovered, find_leftovers
+from napari_medsam.journal.recovery import Recovered, UnsavedJournal, find_unsaved
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point
 
@@ -32,11 +32,15 @@ def plane(z: int) -> PlaneKey:
     return PlaneKey((None, z, None, None), (2, 3))
 
 
-def left(name: str, folder: Path) -> Leftover:
+STRAY = (1, plane(1))
+"""Paint with the label of an object on a plane that was not its own: now a part of it."""
+
+
+def left(name: str, folder: Path) -> UnsavedJournal:
     """The one journal found for the image, from a copy: whoever finds a journal locks it."""
     shutil.copytree(FROZEN / name, folder, dirs_exist_ok=True)
-    [leftover] = find_leftovers(folder, image())
-    return leftover
+    [journal] = find_unsaved(folder, image())
+    return journal
 
 
 @pytest.fixture
@@ -44,9 +48,15 @@ def found(tmp_path: Path) -> Recovered:
     return left("journal", tmp_path).read()
 
 
-def one(found: Recovered, number: int) -> ObjectRecord:
-    [record] = [record for record in found.records if record.id == number]
-    return record
+def drawn(found: Recovered) -> list[Part]:
+    """The part of each object on the plane that the journal gives it, in the order of the ids."""
+    parts = [part for record in found.objects for part in record.parts.values()]
+    return [part for part in parts if part.key != STRAY]
+
+
+def one(found: Recovered, number: int) -> Part:
+    [part] = [part for part in drawn(found) if part.object_id == number]
+    return part
 
 
 def rectangle_less_a_corner(mask: np.ndarray, height: int, width: int) -> bool:
@@ -56,25 +66,27 @@ def rectangle_less_a_corner(mask: np.ndarray, height: int, width: int) -> bool:
 
 
 def test_it_is_found_by_the_pixels_of_its_image(tmp_path: Path) -> None:
-    leftover = left("journal", tmp_path)
-    assert (leftover.objects, leftover.unsaved, leftover.broken) == (7, 6, 0)
-    about = leftover.header.image
+    journal = left("journal", tmp_path)
+    assert (journal.objects, journal.unsaved, journal.broken) == (7, 6, 0)
+    about = journal.header.image
     assert (about.key, about.shape, about.dtype) == ("0343f087b36959837fe22d4fba7c9ffe", SHAPE, "|u1")
-    assert (about.path, about.name, leftover.header.channel_axis) == ("/data/plate 7/stack.tif", "stack", 0)
+    assert (about.path, about.name, journal.header.channel_axis) == ("/data/plate 7/stack.tif", "stack", 0)
 
 
 def test_objects_classes_and_what_waits(found: Recovered) -> None:
     assert found.classes == (ObjectClass(1, "cell", "#e6194b"), ObjectClass(2, "nucleus", "#123456"))
-    assert [record.id for record in found.records] == [1, 2, 3, 4, 5, 7, 8]
-    assert [record.class_id for record in found.records] == [1, 2, 1, 1, 2, 2, 1]
-    assert [record.plane for record in found.records] == [plane(z) for z in (0, 0, 2, 1, 1, 2, 2)]
-    assert [record.id for record in found.records if record.corrected] == [2, 5]
-    assert (found.waiting, found.unsaved, found.broken) == ({4}, {1, 2, 3, 4, 5, 8}, 0)
-    assert found.outlines == {1: Outline("polygon", ((4.5, 5.0), (24.25, 7.0), (10.0, 29.5)))}
+    assert [record.id for record in found.objects] == [1, 2, 3, 4, 5, 7, 8]
+    assert [record.class_id for record in found.objects] == [1, 2, 1, 1, 2, 2, 1]
+    assert [part.plane for part in drawn(found)] == [plane(z) for z in (0, 0, 2, 1, 1, 2, 2)]
+    assert [part.object_id for part in drawn(found) if part.corrected] == [2, 5]
+    assert {number for number, _ in found.unsaved} == {1, 2, 3, 4, 5, 8}
+    assert found.unsaved == {STRAY, *(part.key for part in drawn(found) if part.object_id != 7)}
+    assert (found.waiting, found.broken) == ({(4, plane(1))}, 0)
+    assert found.outlines == {(1, plane(0)): Outline("polygon", ((4.5, 5.0), (24.25, 7.0), (10.0, 29.5)))}
 
 
 def test_prompts(found: Recovered) -> None:
-    assert {record.id: record.box for record in found.records} == {
+    assert {part.object_id: part.box for part in drawn(found)} == {
         1: Box(5.0, 5.0, 16.5, 20.0),
         2: Box(20.0, 10.0, 30.0, 30.0),
         3: Box(8.0, 2.0, 20.0, 12.0),
@@ -83,11 +95,11 @@ def test_prompts(found: Recovered) -> None:
         7: Box(22.0, 20.0, 28.0, 30.0),
         8: None,
     }
-    assert {record.id: record.points for record in found.records if record.points} == {
+    assert {part.object_id: part.points for part in drawn(found) if part.points} == {
         3: (Point(9.25, 5.0, True), Point(12.0, 7.5, False)),
         8: (Point(33.0, 5.0, True),),
     }
-    assert {record.id: record.problem for record in found.records if record.problem} == {
+    assert {part.object_id: part.problem for part in drawn(found) if part.problem} == {
         4: "The model went away."
     }
 
@@ -107,7 +119,7 @@ def test_predicted_masks(found: Recovered) -> None:
     check_prediction(one(found, 3).prediction, (8, 2, 12, 10), 0.75, CENTRED)
     check_prediction(one(found, 7).prediction, (22, 20, 6, 10), 0.75, CENTRED)
     check_prediction(one(found, 8).prediction, (30, 2, 6, 7), 0.625, Field(16, 0, 16, 16, "grid"))
-    boxes = {record.id: record.prediction.box for record in found.records if record.prediction is not None}
+    boxes = {part.object_id: part.prediction.box for part in drawn(found) if part.prediction is not None}
     assert boxes[1] == Box(5.0, 5.0, 15.0, 20.0)  # the box it was predicted from, not the one since
     assert boxes[8] is None
     assert one(found, 4).prediction is None
@@ -115,8 +127,8 @@ def test_predicted_masks(found: Recovered) -> None:
 
 
 def test_order_and_extent(found: Recovered) -> None:
-    assert [record.turn for record in found.records] == [1, 2, 3, 0, 0, 5, 6]
-    assert {record.id: record.extent for record in found.records} == {
+    assert [part.turn for part in drawn(found)] == [1, 2, 3, 0, 0, 5, 6]
+    assert {part.object_id: part.extent for part in drawn(found)} == {
         1: (5, 5, 15, 20),
         2: (18, 10, 30, 36),
         3: (8, 2, 20, 12),
@@ -165,10 +177,16 @@ def test_the_pixels_of_each_label(found: Recovered) -> None:
     assert (labels[1, 30:34, 6:16] == 1).all()  # an object's label on a plane that is not its own
 
 
+def test_paint_on_another_plane_is_a_part_of_the_object(found: Recovered) -> None:
+    [part] = [part for record in found.objects for part in record.parts.values() if part.key == STRAY]
+    assert (part.extent, part.box, part.prediction, part.origin) == ((30, 6, 34, 16), None, None, "drawn")
+    assert part.corrected
+
+
 def test_one_whose_last_line_is_torn_loses_that_line_only(tmp_path: Path) -> None:
-    leftover = left("journal_torn", tmp_path)
-    assert (leftover.objects, leftover.unsaved, leftover.broken) == (7, 6, 1)
-    found = leftover.read()
+    journal = left("journal_torn", tmp_path)
+    assert (journal.objects, journal.unsaved, journal.broken) == (7, 6, 1)
+    found = journal.read()
     assert found.broken == 1
     assert one(found, 1).box == Box(5.0, 5.0, 16.5, 20.0)
     places = {(pixels.plane, pixels.label) for pixels in found.pixels if pixels.patch.mask.any()}

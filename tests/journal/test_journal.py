@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,14 +19,22 @@ from napari_medsam.document.objects import ObjectRecord
 from napari_medsam.folders import journal_folder
 from napari_medsam.geometry import Box
 from napari_medsam.journal import writer as journal_module
-from napari_medsam.journal.format import Outline, to_line
-from napari_medsam.journal.recovery import Leftover, find_leftovers, prune
+from napari_medsam.journal.format import Outline, sealed
+from napari_medsam.journal.recovery import UnsavedJournal, find_unsaved, prune
 from napari_medsam.journal.writer import SUFFIX, Journal
 
+PLANE = {"index": [0, None, None], "displayed": [1, 2]}
+NONE = {"row": 0, "col": 0, "mask": [0, 0, "eNoDAAAAAAE="]}
 
-def only(folder: Path) -> Leftover:
-    [leftover] = find_leftovers(folder, identity())
-    return leftover
+
+def json_line(entry: object) -> bytes:
+    """A line that says anything."""
+    return sealed(json.dumps(entry).encode())
+
+
+def only(folder: Path) -> UnsavedJournal:
+    [left] = find_unsaved(folder, identity())
+    return left
 
 
 def files(folder: Path) -> list[str]:
@@ -34,15 +43,15 @@ def files(folder: Path) -> list[str]:
 
 def test_every_field_comes_back(tmp_path: Path) -> None:
     table = full_table(tmp_path)
-    drawn = {1: Outline("polygon", ((4.5, 5.0), (24.25, 7.0), (10.0, 29.5)))}
-    table.tell(waiting=frozenset({4}), outlines=drawn)
+    drawn = {(1, key()): Outline("polygon", ((4.5, 5.0), (24.25, 7.0), (10.0, 29.5)))}
+    table.tell(waiting=frozenset({(4, key(1))}), outlines=drawn)
     table.journal.close()
-    leftover = only(tmp_path)
-    assert (leftover.objects, leftover.unsaved) == (5, 5)
-    assert abs(leftover.when - time.time()) < 60
-    found = leftover.read()
+    left = only(tmp_path)
+    assert (left.objects, left.unsaved) == (5, 5)
+    assert abs(left.when - time.time()) < 60
+    found = left.read()
     assert_same_objects(found, table)
-    assert found.waiting == {4}
+    assert found.waiting == {(4, key(1))}
     assert found.outlines == drawn
     assert found.broken == 0
     assert (found.header.image, found.header.channel_axis) == (identity(), None)
@@ -51,14 +60,15 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
 def test_each_change_replaces_what_was_known(tmp_path: Path) -> None:
     table = full_table(tmp_path)
     table.tell()
-    table.document.update(1, box=Box(6, 5, 25, 30), class_id=2)
-    table.tell(1)
+    table.document.update_part(1, key(), box=Box(6, 5, 25, 30))
+    table.document.classify(1, 2)
+    table.tell((1, key()))
     table.document.remove(2)
     table.labels[table.labels == 2] = 0
     table.tell()
     table.document.set_class(3, "mitosis")
     table.draw((2, 50, 20, 75), z=1, class_id=3)
-    table.tell(10)
+    table.tell((10, key(1)))
     table.journal.close()
     assert_same_objects(only(tmp_path).read(), table)
 
@@ -68,12 +78,12 @@ def test_an_object_that_lost_pixels_to_another_is_written_too(tmp_path: Path) ->
     table.draw((5, 5, 30, 30))
     table.tell()
     table.draw((10, 10, 40, 40))
-    table.tell(2)
+    table.tell((2, key()))
     table.document.remove(2)
-    covered = (table.labels == 2) & table.document[1].prediction.full(SHAPE[1:])
+    covered = (table.labels == 2) & table.document.part(1, key()).prediction.full(SHAPE[1:])
     table.labels[table.labels == 2] = 0
     table.labels[covered] = 1  # it shows again
-    table.tell(2)
+    table.tell((2, key()))
     table.journal.close()
     assert_same_objects(only(tmp_path).read(), table)
 
@@ -82,7 +92,7 @@ def test_pixels_that_undo_changed_are_found(tmp_path: Path) -> None:
     table = full_table(tmp_path)
     table.tell()
     table.labels[0, 6:9, 6:20] = 0
-    table.tell(4, repainted=True)
+    table.tell((4, key(1)), repainted=True)
     table.journal.close()
     assert_same_objects(only(tmp_path).read(), table)
 
@@ -92,29 +102,65 @@ def test_an_object_that_moved_to_another_plane_left_the_first(tmp_path: Path) ->
     table.draw((5, 5, 30, 30))
     table.tell()
     table.labels[:] = 0
-    table.document.update(1, plane=key(2), extent=None, prediction=None)
-    table.document.predicted(1, prediction((5, 5, 30, 30), 1))
+    table.document.move_part(1, key(), key(2))
+    table.document.update_part(1, key(2), extent=None, prediction=None)
+    table.document.predicted(1, key(2), prediction((5, 5, 30, 30), 1))
     table.labels[2, 5:30, 5:30][prediction((5, 5, 30, 30), 1).mask] = 1
-    table.tell(1)
+    table.tell((1, key()), (1, key(2)))
     table.journal.close()
     assert_same_objects(only(tmp_path).read(), table)
 
 
-def test_paint_where_no_object_has_it_is_kept(tmp_path: Path) -> None:
+def test_an_object_on_two_planes_has_a_line_for_each_and_only_what_changed_is_written(tmp_path: Path) -> None:
     table = Table(tmp_path)
-    table.draw((5, 5, 30, 30))
-    table.labels[1, 8:20, 8:20] = 1
-    table.tell(strays={(key(1), 1): (8, 8, 20, 20)})
-    table.labels[1, 18:24, 8:20] = 1
-    table.tell(1, strays={(key(1), 1): (18, 8, 24, 20)})
+    number = table.draw((5, 5, 30, 30))
+    table.draw((8, 8, 20, 20), z=1, number=number)
+    table.tell()
+    size = table.journal.path.stat().st_size
+    table.document.update_part(number, key(1), problem="no")
+    table.tell((number, key(1)))
+    fresh = table.journal.path.read_bytes()[size:]
+    assert fresh.count(b"\n") == 1
+    assert b'"score":0.5' in fresh
+    table.document.classify(number, 4)
+    table.tell()
+    table.journal.close()
+    left = only(tmp_path)
+    assert (left.objects, left.unsaved) == (1, 1)
+    found = left.read()
+    assert_same_objects(found, table)
+    assert found.objects[0].class_id == 4
+    assert found.unsaved == {(number, key()), (number, key(1))}
+
+
+def test_a_part_that_was_taken_away_leaves_the_others(tmp_path: Path) -> None:
+    table = Table(tmp_path)
+    number = table.draw((5, 5, 30, 30))
+    table.draw((8, 8, 20, 20), z=1, number=number)
+    table.tell()
+    table.document.remove_part(number, key())
+    table.labels[0] = 0
+    table.tell((number, key()))
     table.journal.close()
     assert_same_objects(only(tmp_path).read(), table)
+
+
+def test_a_class_that_changed_while_it_was_killed_is_the_one_written_last(tmp_path: Path) -> None:
+    table = Table(tmp_path)
+    number = table.draw((5, 5, 30, 30))
+    table.draw((8, 8, 20, 20), z=1, number=number)
+    table.tell()
+    table.document.classify(number, 4)
+    table.tell((number, key()))  # and never the other
+    table.journal.close()
+    [record] = only(tmp_path).read().objects
+    assert record.class_id == 4
 
 
 def test_masks_are_cropped_and_packed(tmp_path: Path) -> None:
     table = Table(tmp_path)
     table.draw((5, 5, 30, 30))
-    table.document.update(1, extent=(0, 0, *SHAPE[1:]))
+    table.document.update_part(1, key(), extent=(0, 0, *SHAPE[1:]))
     table.tell()
     [pixels] = _read_again(table, tmp_path)
     assert pixels.patch.mask.shape <= (25, 25)
@@ -136,45 +182,45 @@ def test_a_large_mask_takes_little_room_and_little_memory(tmp_path: Path) -> Non
     table = Table(tmp_path, image)
     table.labels = disc[None].astype(np.int32)
     table.document.add(key(), Box(100, 100, 5900, 5900), 1)
-    table.document.update(1, extent=(0, 0, side, side))
+    table.document.update_part(1, key(), extent=(0, 0, side, side))
     table.tell()
     table.journal.close()
-    [leftover] = find_leftovers(tmp_path, image)
-    [pixels] = leftover.read().pixels
+    [left] = find_unsaved(tmp_path, image)
+    [pixels] = left.read().pixels
     assert np.array_equal(pixels.patch.within((0, 0, side, side)), disc)
-    assert leftover.path.stat().st_size < 300_000
+    assert left.path.stat().st_size < 300_000
 
 
 class TestExported:
     def test_a_journal_of_which_all_was_exported_is_gone(self, tmp_path: Path) -> None:
         table = full_table(tmp_path)
         table.tell()
-        table.journal.saved([record.id for record in table.document])
+        table.journal.saved([part.key for part in table.document.parts()])
         table.journal.close()
         assert files(tmp_path) == []
-        assert find_leftovers(tmp_path, identity()) == []
+        assert find_unsaved(tmp_path, identity()) == []
 
     def test_what_changed_since_counts_and_all_comes_back(self, tmp_path: Path) -> None:
         table = full_table(tmp_path)
         table.tell()
-        table.journal.saved([record.id for record in table.document])
+        table.journal.saved([part.key for part in table.document.parts()])
         assert table.journal.unsaved == frozenset()
         table.tell()  # nothing new: nothing to save
         assert table.journal.unsaved == frozenset()
-        table.document.update(1, class_id=2)
-        table.tell(1)
-        assert table.journal.unsaved == {1}
+        table.document.classify(1, 2)
+        table.tell((1, key()))
+        assert table.journal.unsaved == {(1, key())}
         table.journal.close()
-        leftover = only(tmp_path)
-        assert (leftover.objects, leftover.unsaved) == (5, 1)
-        assert_same_objects(leftover.read(), table)
+        left = only(tmp_path)
+        assert (left.objects, left.unsaved) == (5, 1)
+        assert_same_objects(left.read(), table)
 
     def test_an_emptied_document_leaves_nothing(self, tmp_path: Path) -> None:
         table = full_table(tmp_path)
         table.tell()
         for record in table.document:
             table.document.remove(record.id)
-        table.tell(1)
+        table.tell((1, key()))
         table.journal.close()
         assert files(tmp_path) == []
 
@@ -189,9 +235,9 @@ class TestExported:
     def test_a_kill_after_the_export_leaves_no_offer(self, tmp_path: Path) -> None:
         table = full_table(tmp_path)
         table.tell()
-        table.journal.saved([record.id for record in table.document])
+        table.journal.saved([part.key for part in table.document.parts()])
         killed(table)
-        assert find_leftovers(tmp_path, identity()) == []
+        assert find_unsaved(tmp_path, identity()) == []
         assert files(tmp_path) == []
 
 
@@ -207,7 +253,7 @@ class TestDamage:
         table = full_table(tmp_path)
         table.tell()
         table.draw((2, 50, 20, 75), z=1)
-        table.tell(10)
+        table.tell((10, key(1)))
         table.journal.close()
         path = table.journal.path
         whole = path.read_bytes()
@@ -216,14 +262,15 @@ class TestDamage:
         for length in sorted({*range(header, len(whole), 97), *ends, *(end - 1 for end in ends)}):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(whole[:length])
-            left = find_leftovers(tmp_path, identity())
+            left = find_unsaved(tmp_path, identity())
             complete = whole[header:length].count(b"\n")
             if complete < 2:  # the classes come first
                 continue
             found = left[0].read()
             torn = length not in (header, *ends)
             assert found.broken == torn
-            assert len(found.records) == whole[header : _last(ends, length)].count(b'{"object":')
+            parts = sum(len(record.parts) for record in found.objects)
+            assert parts == whole[header : _last(ends, length)].count(b'{"part":')
             left[0].leave()
 
     @pytest.mark.parametrize(
@@ -233,22 +280,27 @@ class TestDamage:
             b"\n",
             b"garbage\n",
             b"00000000 {}\n",
-            to_line({"object": 1}),
-            to_line({"object": [1], "plane": 3}),
-            to_line({"object": -1}),
-            to_line({"pixels": 1, "plane": [[0, None, None], [1, 2]], "mask": None}),
-            to_line({"pixels": 1, "plane": [[7, None, None], [1, 2]], "mask": [0, 0, 0, 0, ""]}),
-            to_line({"pixels": 1, "plane": [[0, None, None], [1, 2]], "mask": [0, 0, 9, 9, "eJw="]}),
-            to_line({"pixels": 1, "plane": [[0, None, None], [1, 2]], "mask": [0, 0, 10**9, 10**9, "eJw="]}),
-            to_line({"pixels": 1, "plane": [[0, None, None], [2, 1]], "mask": [0, 0, 0, 0, ""]}),
-            to_line({"pixels": 1, "plane": 5}),
-            to_line({"classes": 5}),
-            to_line({"classes": [[1, "a", "javascript:"]]}),
-            to_line({"gone": ["o1"]}),
-            to_line({"saved": [[1]]}),
-            to_line({"saved": 4}),
-            to_line({"eval": "1"}),
-            to_line({"x": 1}).replace(b"{", b"[" * 100_000),
+            json_line({"part": 1}),
+            json_line({"part": {"object_id": [1], "plane": 3}}),
+            json_line({"part": {"object_id": -1}}),
+            json_line({"part": {"object_id": 1, "plane": PLANE, "box": None}, "class": True}),
+            json_line({"part": {"object_id": 1, "plane": PLANE, "extent": [0, 0, 9, 99]}, "class": 1}),
+            json_line({"pixels": {"label": 1, "plane": PLANE, "patch": None}}),
+            json_line({"pixels": {"label": 1, "plane": {**PLANE, "index": [7, None, None]}, "patch": NONE}}),
+            json_line({"pixels": {"label": 1, "plane": PLANE, "patch": {**NONE, "mask": [9, 9, "eJw="]}}}),
+            json_line(
+                {"pixels": {"label": 1, "plane": PLANE, "patch": {**NONE, "mask": [10**9, 10**9, ""]}}}
+            ),
+            json_line({"pixels": {"label": 1, "plane": PLANE, "patch": {**NONE, "row": 61}}}),
+            json_line({"pixels": {"label": 1, "plane": {**PLANE, "displayed": [2, 1]}, "patch": NONE}}),
+            json_line({"pixels": {"label": 1, "plane": 5, "patch": NONE}}),
+            json_line({"classes": 5}),
+            json_line({"classes": [{"id": 1, "name": "a", "color": "javascript:"}]}),
+            json_line({"gone": ["o1"]}),
+            json_line({"saved": [[1]]}),
+            json_line({"saved": 4}),
+            json_line({"eval": "1"}),
+            json_line({"x": 1}).replace(b"{", b"[" * 100_000),
         ],
     )
     def test_a_hostile_line_costs_at_most_what_it_is_about(self, tmp_path: Path, line: bytes) -> None:
@@ -259,7 +311,7 @@ class TestDamage:
             stream.write(line)
         found = only(tmp_path).read()
         assert found.broken == 1
-        assert {2, 3, 4, 9} <= {record.id for record in found.records}
+        assert {2, 3, 4, 9} <= {record.id for record in found.objects}
 
     def test_a_compressed_bomb_is_not_unpacked(self, tmp_path: Path) -> None:
         import base64
@@ -269,9 +321,9 @@ class TestDamage:
         table.tell()
         table.journal.close()
         bomb = base64.b64encode(zlib.compress(bytes(200 * 2**20), 9)).decode()
-        entry = {"pixels": 1, "plane": [[0, None, None], [1, 2]], "mask": [0, 0, 8, 8, bomb]}
+        entry = {"pixels": {"label": 1, "plane": PLANE, "patch": {**NONE, "mask": [8, 8, bomb]}}}
         with open(table.journal.path, "ab") as stream:
-            stream.write(to_line(entry))
+            stream.write(json_line(entry))
         assert only(tmp_path).read().broken == 1
 
     @pytest.mark.parametrize(
@@ -280,9 +332,9 @@ class TestDamage:
             b"",
             b"\x80\x04\x95" * 50,
             b"not a journal\n",
-            to_line({"format": "other", "version": 1}),
-            to_line({"format": "napari-medsam journal", "version": 99}),
-            to_line({"format": "napari-medsam journal", "version": 1, "image": 3}),
+            json_line({"format": "other", "version": 1}),
+            json_line({"format": "napari-medsam journal", "version": 99}),
+            json_line({"format": "napari-medsam journal", "version": 1, "image": 3}),
             b"[" * 200_000,
         ],
     )
@@ -317,8 +369,8 @@ class TestDamage:
         monkeypatch.setattr(table.journal, "_stream", Full(table.journal._stream))
         table.draw((2, 50, 20, 75), z=1)
         with pytest.raises(OSError, match="No space"):
-            table.tell(10)
-        table.tell(1)  # nothing new, but what failed is still to be written
+            table.tell((10, key(1)))
+        table.tell((1, key()))  # nothing new, but what failed is still to be written
         table.journal.close()
         found = only(tmp_path).read()
         assert found.broken == 0
@@ -330,8 +382,8 @@ class TestDamage:
         table.tell()
         whole = table.journal.path.stat().st_size
         for number in range(60):
-            table.document.update(2, class_id=1 + number % 2)
-            table.tell(2)
+            table.document.classify(2, 1 + number % 2)
+            table.tell((2, key()), (2, key(2)))
             assert table.journal.path.stat().st_size < 2 * whole + 8192
         table.journal.close()
         assert_same_objects(only(tmp_path).read(), table)
@@ -346,9 +398,9 @@ class TestWhoseItIs:
         table = full_table(tmp_path)
         table.tell()
         table.journal.close()
-        assert find_leftovers(tmp_path, identity(stack(1))) == []
-        assert find_leftovers(tmp_path, identity(stack().astype(np.int16))) == []
-        assert find_leftovers(tmp_path, identity(stack()[:2])) == []
+        assert find_unsaved(tmp_path, identity(stack(1))) == []
+        assert find_unsaved(tmp_path, identity(stack().astype(np.int16))) == []
+        assert find_unsaved(tmp_path, identity(stack()[:2])) == []
         assert only(tmp_path).objects == 5
 
     def test_a_journal_put_in_another_images_place_does_not_match(self, tmp_path: Path) -> None:
@@ -359,15 +411,15 @@ class TestWhoseItIs:
         place = table.journal.path.parent.with_name(other.key)
         place.mkdir()
         table.journal.path.rename(place / table.journal.path.name)
-        assert find_leftovers(tmp_path, other) == []
+        assert find_unsaved(tmp_path, other) == []
 
     def test_one_that_is_being_written_is_not_offered(self, tmp_path: Path) -> None:
         table = full_table(tmp_path)
         table.tell()
-        assert find_leftovers(tmp_path, identity()) == []
+        assert find_unsaved(tmp_path, identity()) == []
         table.journal.close()
         first = only(tmp_path)
-        assert find_leftovers(tmp_path, identity()) == []  # another window offers it already
+        assert find_unsaved(tmp_path, identity()) == []  # another window offers it already
         first.leave()
         assert only(tmp_path).objects == 5
 
@@ -380,10 +432,10 @@ class TestWhoseItIs:
             table.journal.close()
             then = time.time() - age
             os.utime(table.journal.path, (then, then))
-        found = find_leftovers(tmp_path, identity())
-        assert [leftover.objects for leftover in found] == [2, 1, 3]
-        for leftover in found:
-            leftover.remove()
+        found = find_unsaved(tmp_path, identity())
+        assert [left.objects for left in found] == [2, 1, 3]
+        for left in found:
+            left.remove()
         assert files(tmp_path) == []
 
     def test_two_processes_on_one_image_leave_two_whole_journals(self, tmp_path: Path) -> None:
@@ -392,10 +444,10 @@ class TestWhoseItIs:
             wait_for_lines(writer, 40)
         for writer in writers:
             kill(writer)
-        found = find_leftovers(tmp_path, identity())
+        found = find_unsaved(tmp_path, identity())
         assert len(found) == 2
-        for leftover in found:
-            assert leftover.read().broken <= 1
+        for left in found:
+            assert left.read().broken <= 1
 
 
 class TestAge:
@@ -441,7 +493,7 @@ class TestAge:
 
     def test_a_folder_that_is_not_there_has_nothing(self, tmp_path: Path) -> None:
         assert prune(tmp_path / "none") == 0
-        assert find_leftovers(tmp_path / "none", identity()) == []
+        assert find_unsaved(tmp_path / "none", identity()) == []
 
 
 def test_the_folder_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -464,8 +516,9 @@ for number in range(1, 100000):
     box = (seed % 20, seed % 30, 30 + seed % 25, 40 + seed % 35)
     object_id = table.draw(box, z=number % 3, class_id=number % 4 + 1) if number < 40 else number % 39 + 1
     if number >= 40:
-        table.document.update(object_id, class_id=number % 5 + 1, problem=str(number))
-    table.tell(object_id)
+        table.document.classify(object_id, number % 5 + 1)
+        table.document.update_part(object_id, key(object_id % 3), problem=str(number))
+    table.tell((object_id, key(object_id % 3)))
     print(number, flush=True)
 """
 
@@ -499,21 +552,22 @@ def test_killed_at_any_moment_all_that_was_written_comes_back(tmp_path: Path, se
     last = max(last, kill(writer))
     found = only(tmp_path).read()
     assert found.broken <= 1
-    records: dict[int, ObjectRecord] = {record.id: record for record in found.records}
+    records: dict[int, ObjectRecord] = {record.id: record for record in found.objects}
     assert set(range(1, min(last, 39) + 1)) <= set(records)
     for number in range(max(40, last - 38), last + 1):  # the newest change of each object
         record = records[number % 39 + 1]
-        assert record.problem is not None
-        assert int(record.problem) >= number
+        [part] = record.parts.values()
+        assert part.problem is not None
+        assert int(part.problem) >= number
     assert {pixels.label for pixels in found.pixels} <= set(records) | {last + 1}
 
 
 def test_a_journal_in_use_cannot_be_taken_by_another_process(tmp_path: Path) -> None:
     writer = start_writer(tmp_path, 3)
     wait_for_lines(writer, 3)
-    assert find_leftovers(tmp_path, identity()) == []
+    assert find_unsaved(tmp_path, identity()) == []
     kill(writer)
-    assert len(find_leftovers(tmp_path, identity())) == 1
+    assert len(find_unsaved(tmp_path, identity())) == 1
 
 
 def test_a_journal_of_its_own_for_each(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_medsam import PATIENCE_S, FakeLoader, FakeMedSAM
 
-from napari_medsam.document.objects import Document, PlaneKey
+from napari_medsam.document.objects import Document, Part, PlaneKey
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.errors import CheckpointError, ModelError
 from napari_medsam.geometry import Box
@@ -40,8 +40,8 @@ class Bench:
         self.document = Document()
         self.heard: list[tuple[str, Any]] = []
         session = self.session
-        session.predicted.connect(lambda _, number: self.hear("predicted", number))
-        session.failed.connect(lambda _, number, text: self.hear("failed", (number, text)))
+        session.predicted.connect(lambda _, part: self.hear("predicted", part[0]))
+        session.failed.connect(lambda _, part, text: self.hear("failed", (part[0], text)))
         session.shown.connect(lambda plane, hit: self.hear("shown", (plane.name, hit)))
         session.shown_failed.connect(lambda _, text: self.hear("shown_failed", text))
         session.notice.connect(lambda text: self.hear("notice", text))
@@ -73,7 +73,7 @@ class Bench:
 
     def add(self, plane: Plane, *boxes: Box) -> list[int]:
         ids = [self.document.add(KEY, box, 1).id for box in boxes]
-        self.session.request(self.document, ids, plane)
+        self.session.request(self.document, [(number, KEY) for number in ids], plane)
         return ids
 
     def predicted(self, *ids: int) -> Callable[[], bool]:
@@ -83,7 +83,7 @@ class Bench:
         return lambda: self.all("progress")[-1:] == ["idle"]
 
     def mask(self, number: int, shape: tuple[int, int] = (256, 256)) -> np.ndarray:
-        prediction = self.document[number].prediction
+        prediction = self.document.part(number, KEY).prediction
         assert prediction is not None
         return prediction.full(shape)
 
@@ -127,11 +127,11 @@ def inside(box: Box, shape: tuple[int, int] = (256, 256)) -> np.ndarray:
 class TestAnswers:
     def test_a_box_is_answered_and_no_longer_awaited(self, bench: Bench) -> None:
         [number] = bench.add(make_plane(), BIG)
-        assert bench.session.awaited(bench.document) == [number]
+        assert bench.session.awaited(bench.document) == [(number, KEY)]
         bench.wait(bench.predicted(number))
         assert bench.session.awaited(bench.document) == []
         assert np.array_equal(bench.mask(number), inside(BIG))
-        assert bench.document[number].turn == 1
+        assert bench.document.part(number, KEY).turn == 1
 
     def test_boxes_asked_together_share_one_encode(self, bench: Bench) -> None:
         ids = bench.add(make_plane(), BIG, OTHER, BIG)
@@ -144,8 +144,8 @@ class TestAnswers:
         bench.model.hold()
         [number] = bench.add(plane, BIG)
         assert bench.model.encoding.wait(PATIENCE_S)
-        bench.document.update(number, box=OTHER)
-        bench.session.request(bench.document, [number], plane)
+        bench.document.update_part(number, KEY, box=OTHER)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.model.release()
         bench.wait(bench.predicted(number))
         bench.wait(bench.idle())
@@ -159,10 +159,10 @@ class TestAnswers:
         bench.wait(bench.predicted(*bench.add(plane, BIG)))
         [number] = bench.add(plane, OTHER)
         late = bench.posted.get(timeout=PATIENCE_S)  # the answer, not yet run
-        bench.document.update(number, box=BIG)
-        bench.session.request(bench.document, [number], plane)
+        bench.document.update_part(number, KEY, box=BIG)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         late()
-        assert bench.document[number].prediction is None
+        assert bench.document.part(number, KEY).prediction is None
         bench.wait(bench.predicted(number))
         assert np.array_equal(bench.mask(number), inside(BIG))
 
@@ -172,7 +172,7 @@ class TestAnswers:
         [number] = bench.add(make_plane(), BIG)
         assert bench.model.encoding.wait(PATIENCE_S)
         if how == "withdraw":
-            bench.session.withdraw(bench.document, number)
+            bench.session.withdraw(bench.document, (number, KEY))
         elif how == "remove":
             bench.document.remove(number)
         else:
@@ -188,14 +188,38 @@ class TestAnswers:
         other, plane = Document(), make_plane()
         [number] = bench.add(plane, BIG)
         assert other.add(KEY, OTHER, 1).id == number
-        bench.session.request(other, [number], plane)
-        bench.session.withdraw(bench.document, number)
-        bench.wait(lambda: other[number].prediction is not None)
-        assert bench.document[number].prediction is None
+        bench.session.request(other, [(number, KEY)], plane)
+        bench.session.withdraw(bench.document, (number, KEY))
+        bench.wait(lambda: other.part(number, KEY).prediction is not None)
+        assert bench.document.part(number, KEY).prediction is None
+
+    def test_the_parts_of_one_object_are_answered_each_for_itself(self, bench: Bench) -> None:
+        here, there, other = make_plane(), make_plane(1), PlaneKey((1, None, None), (1, 2))
+        [number] = bench.add(here, BIG)
+        bench.document.add_part(Part(number, other, OTHER, origin="carried"))
+        bench.session.request(bench.document, [(number, other)], there)
+        bench.session.withdraw(bench.document, (number, KEY))
+        assert bench.session.awaited(bench.document) == [(number, other)]
+        bench.wait(bench.predicted(number))
+        bench.wait(bench.idle())
+        bench.run_posted()
+        found = bench.document.part(number, other).prediction
+        assert found is not None
+        assert np.array_equal(found.full((256, 256)), inside(OTHER))
+        assert bench.document.part(number, KEY).prediction is None
+
+    def test_the_answer_for_a_part_that_is_gone_is_dropped(self, bench: Bench) -> None:
+        bench.model.hold()
+        [number] = bench.add(make_plane(), BIG)
+        bench.document.move_part(number, KEY, PlaneKey((1, None, None), (1, 2)))
+        bench.model.release()
+        [after] = bench.add(make_plane(1), BIG)
+        bench.wait(bench.predicted(after))
+        assert bench.all("predicted") == [after]
 
     def test_an_object_without_a_box_is_not_asked(self, bench: Bench) -> None:
         record = bench.document.add(KEY, None, 1)
-        bench.session.request(bench.document, [record.id], make_plane())
+        bench.session.request(bench.document, [(record.id, KEY)], make_plane())
         assert bench.session.awaited(bench.document) == []
 
     def test_prompts_on_an_embedded_plane_do_not_wait_for_the_encoder(self, bench: Bench) -> None:
@@ -217,21 +241,21 @@ class TestFields:
         bench.model.hold()
         [number] = bench.add(plane, SMALL)
         bench.wait(bench.predicted(number))
-        first = bench.document[number].prediction
+        first = bench.document.part(number, KEY).prediction
         assert first is not None
         assert first.field == whole_field(plane.shape)
-        assert bench.session.awaited(bench.document) == [number]
+        assert bench.session.awaited(bench.document) == [(number, KEY)]
         bench.model.release()
         bench.wait(lambda: bench.all("predicted").count(number) == 2)
-        second = bench.document[number].prediction
+        second = bench.document.part(number, KEY).prediction
         assert second is not None
         assert second.field.height < 256
         assert second.field.box.contains(SMALL)
         assert bench.session.awaited(bench.document) == []
         # Once there, it answers alone.
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.wait(lambda: bench.all("predicted").count(number) == 3)
-        assert bench.document[number].prediction.field == second.field  # type: ignore[union-attr]
+        assert bench.document.part(number, KEY).prediction.field == second.field  # type: ignore[union-attr]
         assert len(bench.model.encoded) == 2
 
     def test_a_sharper_answer_is_dropped_once_the_object_was_touched(self, bench: Bench) -> None:
@@ -240,19 +264,19 @@ class TestFields:
         bench.model.hold()
         [number] = bench.add(plane, SMALL)
         bench.wait(bench.predicted(number))
-        first = bench.document[number].prediction
-        bench.session.withdraw(bench.document, number)  # as a correction does
+        first = bench.document.part(number, KEY).prediction
+        bench.session.withdraw(bench.document, (number, KEY))  # as a correction does
         bench.model.release()
         bench.wait(bench.idle())
         [after] = bench.add(plane, BIG)
         bench.wait(bench.predicted(after))
-        assert bench.document[number].prediction is first
+        assert bench.document.part(number, KEY).prediction is first
 
     def test_whole_means_the_whole_plane_for_every_box(self, make_bench: Callable[..., Bench]) -> None:
         bench = make_bench(settings=Settings(field="whole"))
         [number] = bench.add(make_plane(), SMALL)
         bench.wait(bench.predicted(number))
-        assert bench.document[number].prediction.field == whole_field((256, 256))  # type: ignore[union-attr]
+        assert bench.document.part(number, KEY).prediction.field == whole_field((256, 256))  # type: ignore[union-attr]
         assert len(bench.model.encoded) == 1
 
     def test_the_fields_under_the_view_are_made_ahead(self, make_bench: Callable[..., Bench]) -> None:
@@ -265,7 +289,7 @@ class TestFields:
         bench.model.hold()
         [number] = bench.add(plane, Box(100, 100, 140, 150))
         bench.wait(bench.predicted(number))
-        prediction = bench.document[number].prediction
+        prediction = bench.document.part(number, KEY).prediction
         assert prediction is not None
         assert prediction.field.kind == "grid"
 
@@ -277,7 +301,7 @@ class TestFields:
         box = Box(10, 10, 900, 900)
         for plane in (alone, alone, pyramid, pyramid):
             bench.wait(bench.predicted(*bench.add(plane, box)))
-        keys = [record.prediction.key for record in bench.document if record.prediction]
+        keys = [part.prediction.key for part in bench.document.parts() if part.prediction]
         assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
@@ -296,7 +320,7 @@ class TestShown:
             bench.wait(bench.idle())
         [number] = bench.add(plane, BIG)
         bench.wait(bench.predicted(number))
-        prediction = bench.document[number].prediction
+        prediction = bench.document.part(number, KEY).prediction
         assert prediction is not None
         deadline = time.monotonic() + PATIENCE_S
         while len(bench.model.warmed) < 2 and time.monotonic() < deadline:
@@ -353,11 +377,11 @@ class TestErrors:
         [(failed, text)] = bench.all("failed")
         assert failed == number
         assert text
-        assert bench.document[number].problem == text
+        assert bench.document.part(number, KEY).problem == text
         assert bench.session.awaited(bench.document) == []
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.wait(bench.predicted(number))
-        assert bench.document[number].problem is None
+        assert bench.document.part(number, KEY).problem is None
 
     def test_an_image_that_cannot_be_read_is_told(self, bench: Bench) -> None:
         class Torn:
@@ -381,7 +405,7 @@ class TestErrors:
         [number] = bench.add(plane, BIG)
         bench.wait(lambda: bool(bench.all("failed")))
         assert "no memory" in bench.all("failed")[0][1]
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.wait(bench.predicted(number))
         assert bench.loader.asked == ["lite-medsam"] * 3
 
@@ -420,14 +444,14 @@ class TestConfigure:
         [number] = bench.add(plane, BIG)
         assert bench.model.encoding.wait(PATIENCE_S)
         bench.session.configure(contrast=Contrast("window", (50.0, 100.0), name="manual"))
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.model.release()
         bench.wait(bench.predicted(number))
         bench.wait(bench.idle())
         assert bench.all("predicted") == [number]
         assert len(bench.model.encoded) == 2
         bench.session.configure(contrast=Contrast())  # the encode that was under way has been kept
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.wait(lambda: len(bench.all("predicted")) == 2)
         assert len(bench.model.encoded) == 2
 
@@ -441,10 +465,10 @@ class TestConfigure:
         bench.wait(bench.predicted(number))
         bench.session.configure(model="sam-vit-b")
         assert bench.session.model is None
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.wait(lambda: len(bench.all("predicted")) == 2)
         assert (len(new.encoded), len(new.decoded)) == (1, 1)
-        assert bench.document[number].prediction.iou == 0.75  # type: ignore[union-attr]
+        assert bench.document.part(number, KEY).prediction.iou == 0.75  # type: ignore[union-attr]
         assert bench.all("model") == ["fake", "sam-vit-b"]
         assert old.closed
 
@@ -458,7 +482,7 @@ class TestConfigure:
         [number] = bench.add(plane, BIG)
         assert old.encoding.wait(PATIENCE_S)
         bench.session.configure(model="sam-vit-b")
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         old.release()
         bench.wait(bench.predicted(number))
         bench.wait(bench.idle())
@@ -479,7 +503,7 @@ class TestConfigure:
         assert bench.loader.loading.wait(PATIENCE_S)
         bench.session.configure(model="sam-vit-b")
         bench.session.show(plane)
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.loader.gate.set()
         bench.wait(bench.predicted(number))
         bench.wait(lambda: len(bench.all("shown")) == 1)
@@ -578,7 +602,7 @@ class TestChangedPixels:
         bench.wait(bench.predicted(*second))
         [third] = bench.add(plane, self.BOX)
         bench.wait(bench.predicted(third))
-        assert bench.document[third].prediction.key != bench.document[1].prediction.key  # type: ignore[union-attr]
+        assert bench.document.part(third, KEY).prediction.key != bench.document.part(1, KEY).prediction.key  # type: ignore[union-attr]
 
 
 class TestDetail:
@@ -588,7 +612,7 @@ class TestDetail:
         bench = make_bench(settings=self.SETTINGS)
         [number] = bench.add(make_plane(), BIG)
         bench.wait(lambda: bench.session.awaited(bench.document) == [])
-        assert bench.document[number].prediction is not None
+        assert bench.document.part(number, KEY).prediction is not None
         assert (bench.mask(number) ^ inside(BIG)).sum() <= 2 * (180 + 190)  # the rim, at most a pixel wide
         assert len(bench.model.encoded) > 4
 
@@ -602,23 +626,23 @@ class TestDetail:
         bench.model.hold()
         [number] = bench.add(plane, BIG)
         bench.wait(bench.predicted(number))
-        first = bench.document[number].prediction
+        first = bench.document.part(number, KEY).prediction
         assert first is not None
         assert first.field == whole_field((256, 256))
-        assert bench.session.awaited(bench.document) == [number]
+        assert bench.session.awaited(bench.document) == [(number, KEY)]
         bench.model.release()
         bench.wait(lambda: bench.session.awaited(bench.document) == [])
-        assert bench.document[number].turn == 2
+        assert bench.document.part(number, KEY).turn == 2
 
     def test_a_corrected_object_is_left_alone_by_the_blend(self, make_bench: Callable[..., Bench]) -> None:
         bench = make_bench(settings=self.SETTINGS)
         bench.model.hold()
         [number] = bench.add(make_plane(), BIG)
-        bench.session.withdraw(bench.document, number)  # what a stroke of the brush does
+        bench.session.withdraw(bench.document, (number, KEY))  # what a stroke of the brush does
         bench.model.release()
         bench.wait(bench.idle())
         bench.run_posted()
-        assert bench.document[number].prediction is None
+        assert bench.document.part(number, KEY).prediction is None
         assert bench.all("predicted") == []
 
     def test_a_failing_field_is_told_once(self, make_bench: Callable[..., Bench]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from fake_medsam import FakeLoader, FakeMedSAM, clicked, shown, square
 from test_session import BIG, KEY, SMALL, Bench, inside, make_plane
 
-from napari_medsam.document.click_edits import Change, as_it_stands, set_points
-from napari_medsam.document.objects import Document, ObjectRecord
+from napari_medsam.document.click_edits import ClickEdit, as_it_stands, set_points
+from napari_medsam.document.objects import Document
 from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.field import whole_field
 from napari_medsam.image.plane import Plane
@@ -27,12 +27,14 @@ IN_BIG, BESIDE_BIG = Point(100, 100, False), Point(220, 100)
 class ClickBench(Bench):
     """A bench whose model has learned clicks."""
 
-    def click(self, number: int, plane: Plane, *points: Point, standing: MaskBefore | None = None) -> Change:
+    def click(
+        self, number: int, plane: Plane, *points: Point, standing: MaskBefore | None = None
+    ) -> ClickEdit:
         """Give an object these clicks and wait for the last answer, as the window does."""
-        record = self.document[number]
-        change = set_points(self.document, number, points, standing or as_it_stands(record, None))
+        part = self.document.part(number, KEY)
+        change = set_points(self.document, number, KEY, points, standing or as_it_stands(part, None))
         if change.ask:
-            self.session.request(self.document, [number], plane)
+            self.session.request(self.document, [(number, KEY)], plane)
             self.settle()
         return change
 
@@ -95,7 +97,7 @@ class TestBoxAndClicks:
         [number] = bench.add(plane, BIG)
         bench.settle()
         bench.click(number, plane, IN_BIG)
-        one = bench.document[number].prediction
+        one = bench.document.part(number, KEY).prediction
         bench.click(number, plane, IN_BIG, BESIDE_BIG)
         change = bench.click(number, plane, IN_BIG)
         assert change.restore is not None
@@ -127,11 +129,11 @@ class TestBoxAndClicks:
         plane = make_plane()
         [number] = bench.add(plane, SMALL)
         bench.click(number, plane, Point(105, 105, False))  # at once: the box is not answered yet
-        found = bench.document[number].prediction
+        found = bench.document.part(number, KEY).prediction
         assert found is not None
         assert found.field.kind == "centred"
-        assert bench.document[number].masks_before[0].prediction is not None
-        assert bench.document[number].masks_before[0].prediction.key == found.key
+        assert bench.document.part(number, KEY).masks_before[0].prediction is not None
+        assert bench.document.part(number, KEY).masks_before[0].prediction.key == found.key
         assert not found.full(plane.shape)[105, 105]
         assert found.full(plane.shape)[118, 128]
 
@@ -139,9 +141,9 @@ class TestBoxAndClicks:
         plane = make_plane()
         [number] = bench.add(plane, BIG)
         bench.click(number, plane, IN_BIG)
-        bench.document.outdate(number)
+        bench.document.outdate(number, KEY)
         bench.model.decoded.clear()
-        bench.session.request(bench.document, [number], plane)
+        bench.session.request(bench.document, [(number, KEY)], plane)
         bench.settle()
         assert len(bench.model.decoded) == 1
 
@@ -165,12 +167,12 @@ class TestLoneClicks:
     ) -> None:
         plane = make_plane(shape=(512, 512))
         number = bench.begin(plane, Point(100, 100))
-        found = bench.document[number].prediction
+        found = bench.document.part(number, KEY).prediction
         assert found is not None
         assert found.full(plane.shape)[100, 100]
         fields = len(bench.model.encoded)
         assert 2 <= fields <= 4
-        assert bench.document[number].masks_before[0].patch is None
+        assert bench.document.part(number, KEY).masks_before[0].patch is None
 
     def test_further_clicks_stay_on_the_field_of_the_mask(
         self, make_clicks: Callable[..., ClickBench]
@@ -199,8 +201,8 @@ class TestLoneClicks:
 
     def test_no_click_on_the_object_is_no_prompt(self, bench: ClickBench) -> None:
         number = bench.document.add(KEY, None, 1).id
-        set_points(bench.document, number, (Point(5, 5, False),), MaskBefore())
-        bench.session.request(bench.document, [number], make_plane())
+        set_points(bench.document, number, KEY, (Point(5, 5, False),), MaskBefore())
+        bench.session.request(bench.document, [(number, KEY)], make_plane())
         assert bench.session.awaited(bench.document) == []
 
 
@@ -213,8 +215,10 @@ class TestPainted:
         plane = make_plane()
         [number] = bench.add(plane, BIG)
         bench.settle()
-        record = bench.document.update(number, before=bench.document[number].patch, extent=(0, 0, 256, 256))
-        return number, plane, as_it_stands(record, partial(self.read, number))
+        part = bench.document.update_part(
+            number, KEY, before=bench.document.part(number, KEY).patch, extent=(0, 0, 256, 256)
+        )
+        return number, plane, as_it_stands(part, partial(self.read, number))
 
     def read(self, number: int, bounds: tuple[int, int, int, int]) -> np.ndarray:
         return np.where(self.PAINTED.within(bounds), number, 0)
@@ -240,8 +244,10 @@ class TestPainted:
         plane = make_plane()
         [number] = bench.add(plane, BIG)
         bench.click(number, plane, IN_BIG)
-        record = bench.document.update(number, before=bench.document[number].patch, extent=(0, 0, 256, 256))
-        standing = as_it_stands(record, partial(self.read, number))
+        part = bench.document.update_part(
+            number, KEY, before=bench.document.part(number, KEY).patch, extent=(0, 0, 256, 256)
+        )
+        standing = as_it_stands(part, partial(self.read, number))
         bench.click(number, plane, IN_BIG, Point(60, 100), standing=standing)
         bench.click(number, plane, Point(60, 100))  # the first one, which came before the brush
         expected = clicked(self.PAINTED.within((0, 0, 256, 256)), Point(60, 100))
@@ -255,34 +261,35 @@ class TestPainted:
         plane = make_plane()
         [number] = bench.add(plane, BIG)
         bench.click(number, plane, IN_BIG)
-        record = bench.document.update(number, before=bench.document[number].patch, extent=(0, 0, 256, 256))
-        standing = as_it_stands(record, partial(self.read, number))
-        assert bench.click(number, plane, standing=standing) == Change(kept=True)
+        part = bench.document.update_part(
+            number, KEY, before=bench.document.part(number, KEY).patch, extent=(0, 0, 256, 256)
+        )
+        standing = as_it_stands(part, partial(self.read, number))
+        assert bench.click(number, plane, standing=standing) == ClickEdit(kept=True)
 
 
 class TestDocument:
     def test_pixels_that_another_object_took_are_no_change_of_ones_own(self) -> None:
         document = Document()
-        record: ObjectRecord = document.add(KEY, BIG, 1)
-        prediction = make_prediction(inside(BIG))
-        record = document.predicted(record.id, prediction)
-        labels = np.where(inside(BIG), record.id, 0)
+        number = document.add(KEY, BIG, 1).id
+        part = document.predicted(number, KEY, make_prediction(inside(BIG)))
+        labels = np.where(inside(BIG), number, 0)
         labels[30:60, 40:80] = 9
 
         def read(bounds: tuple[int, int, int, int]) -> np.ndarray:
             r0, c0, r1, c1 = bounds
             return labels[r0:r1, c0:c1]
 
-        assert as_it_stands(record, read).painted is None
+        assert as_it_stands(part, read).painted is None
         labels[100:110, 100:110] = 0
-        assert as_it_stands(record, read).painted is not None
+        assert as_it_stands(part, read).painted is not None
 
     def test_the_last_click_of_an_object_without_a_box_takes_it_along(self) -> None:
         document = Document()
         number = document.add(KEY, None, 1).id
-        assert set_points(document, number, (Point(1, 1),), MaskBefore()) == Change(ask=True)
-        assert set_points(document, number, (), MaskBefore()) == Change(gone=True)
-        assert set_points(document, number, (), MaskBefore()) == Change()
+        assert set_points(document, number, KEY, (Point(1, 1),), MaskBefore()) == ClickEdit(ask=True)
+        assert set_points(document, number, KEY, (), MaskBefore()) == ClickEdit(gone=True)
+        assert set_points(document, number, KEY, (), MaskBefore()) == ClickEdit()
 
 
 def make_prediction(mask: np.ndarray):  # type: ignore[no-untyped-def]

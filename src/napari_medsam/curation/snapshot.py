@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +13,22 @@ from napari_medsam.curation.case import Case, CaseObject, ModelRecord, Prompts, 
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import ClassEntry
 from napari_medsam.curation.pixels import case_pixels, contrast_record
-from napari_medsam.document.objects import ObjectClass, ObjectRecord
+from napari_medsam.document.objects import ObjectClass, Part
 from napari_medsam.image.contrast import Contrast
 from napari_medsam.image.plane import Plane
 
 
 @dataclass(frozen=True, eq=False)
 class PlaneSnapshot:
-    """All that becomes one case: the plane, its labels (H, W), its objects and where it came from."""
+    """All that becomes one case: the plane, its labels (H, W), what lies on it and where it came from.
+
+    class_ids: the class of each object by its id.
+    """
 
     plane: Plane
     labels: npt.NDArray[np.integer]
-    records: tuple[ObjectRecord, ...]
+    parts: tuple[Part, ...]
+    class_ids: Mapping[int, int]
     classes: tuple[ObjectClass, ...]
     contrast: Contrast
     model: ModelRecord
@@ -51,11 +55,11 @@ def write(folder: Path, snapshots: Iterable[PlaneSnapshot]) -> list[Path]:
 def to_case(entry: PlaneSnapshot) -> Case:
     """Turn a snapshot into a case: pixels as the model saw them, objects numbered from 1."""
     plane = entry.plane
-    boxes = [record.box.clip(plane.shape) for record in entry.records if record.box is not None]
+    boxes = [part.box.clip(plane.shape) for part in entry.parts if part.box is not None]
     imgs, window = case_pixels(plane, entry.contrast, boxes)
     present = [int(label) for label in np.unique(entry.labels) if label > 0]
     gts = np.zeros(entry.labels.shape, dtype=np.uint8 if len(present) <= 255 else np.uint16)
-    known = {record.id: record for record in entry.records}
+    known = {part.object_id: part for part in entry.parts}
     objects = []
     for number, label in enumerate(present, start=1):
         gts[entry.labels == label] = number
@@ -74,19 +78,19 @@ def to_case(entry: PlaneSnapshot) -> Case:
     )
 
 
-def _case_object(number: int, label: int, record: ObjectRecord | None, entry: PlaneSnapshot) -> CaseObject:
+def _case_object(number: int, label: int, part: Part | None, entry: PlaneSnapshot) -> CaseObject:
     names = {found.id: found.name for found in entry.classes}
-    if record is None:  # painted by hand, never announced
+    if part is None:  # it was in the labels before they took the masks
         return CaseObject(number, names.get(1, "object"), 1, corrected=True, source_label=label)
-    box, found = record.box, record.prediction
+    box, found, class_id = part.box, part.prediction, entry.class_ids[label]
     return CaseObject(
         label=number,
-        class_name=names.get(record.class_id, f"class {record.class_id}"),
-        class_id=record.class_id,
+        class_name=names.get(class_id, f"class {class_id}"),
+        class_id=class_id,
         box=None if box is None else (box.r0, box.c0, box.r1, box.c1),
         predicted=None if found is None else found.full(entry.plane.shape),
-        corrected=record.corrected,
+        corrected=part.corrected,
         predicted_iou=None if found is None else found.iou,
         source_label=label,
-        prompts=Prompts(tuple((point.row, point.col, int(point.positive)) for point in record.points)),
+        prompts=Prompts(tuple((point.row, point.col, int(point.positive)) for point in part.points)),
     )

@@ -1,4 +1,4 @@
-"""What it means for an object that its clicks changed: which masks still count, and what is to be done."""
+"""What it means for a part of an object that its clicks changed: which masks still count, and what is to be done."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_medsam.document.compose import ReadRegion, redraw_bounds
-from napari_medsam.document.objects import Document, ObjectRecord
+from napari_medsam.document.objects import Document, Part, PlaneKey
 from napari_medsam.geometry import Patch
 from napari_medsam.segment.engine import ClickHistory, MaskBefore
 from napari_medsam.segment.prompt import Point
 
 
 @dataclass(frozen=True)
-class Change:
+class ClickEdit:
     """What changed clicks ask for.
 
-    restore: the mask to put back, since only the last clicks were taken away. ask: the object is to be decoded. kept:
+    restore: the mask to put back, since only the last clicks were taken away. ask: the part is to be decoded. kept:
     its painted mask stays as it is. gone: nothing is left that says what the object is.
     """
 
@@ -27,37 +27,39 @@ class Change:
     gone: bool = False
 
 
-def set_points(document: Document, object_id: int, points: tuple[Point, ...], standing: MaskBefore) -> Change:
-    """Give an object other clicks. standing: its mask as it is now (`as_it_stands`).
+def set_points(
+    document: Document, object_id: int, plane: PlaneKey, points: tuple[Point, ...], standing: MaskBefore
+) -> ClickEdit:
+    """Give an object other clicks on a plane. standing: its mask there as it is now (`as_it_stands`).
 
     The masks before the clicks that stay, up to the first that changed, are kept; the rest is decoded from there. What
     a person painted is never given up: later clicks refine it, and it comes back when they are taken away.
     """
-    record = document[object_id]
-    same = _common(record.points, points)
-    if same == len(points) == len(record.points):
-        return Change()
-    painted = record.corrected and standing.painted is not None
-    masks_before = _masks_before(record, points, same, standing, painted)
-    document.update(object_id, points=points, masks_before=masks_before, problem=None)
+    part = document.part(object_id, plane)
+    same = _common(part.points, points)
+    if same == len(points) == len(part.points):
+        return ClickEdit()
+    painted = part.corrected and standing.painted is not None
+    masks_before = _masks_before(part, points, same, standing, painted)
+    document.update_part(object_id, plane, points=points, masks_before=masks_before, problem=None)
     if same < len(points):
-        return Change(ask=True)
+        return ClickEdit(ask=True)
     if painted:
-        return Change(kept=True)
-    taken = record.masks_before[same:]
+        return ClickEdit(kept=True)
+    taken = part.masks_before[same:]
     before = next((mask for mask in reversed(taken) if mask.painted is not None), taken[0])
     if before.patch is not None:
-        return Change(restore=before)
-    gone = document[object_id].prompt is None
-    return Change(ask=not gone, gone=gone)
+        return ClickEdit(restore=before)
+    gone = document.part(object_id, plane).prompt is None
+    return ClickEdit(ask=not gone, gone=gone)
 
 
 def _masks_before(
-    record: ObjectRecord, points: tuple[Point, ...], same: int, standing: MaskBefore, painted: bool
+    part: Part, points: tuple[Point, ...], same: int, standing: MaskBefore, painted: bool
 ) -> ClickHistory:
     """The masks before an object's new clicks, as far as they are known; the first `same` clicks did not change."""
-    known = record.masks_before
-    before = known[same] if same < len(record.points) else standing
+    known = part.masks_before
+    before = known[same] if same < len(part.points) else standing
     masks = [*known[:same], before, *(MaskBefore() for _ in points[same + 1 :])][: len(points)]
     if not masks:
         return ()
@@ -65,26 +67,26 @@ def _masks_before(
         masks[-1] = standing
     last = max((n for n, mask in enumerate(known) if mask.painted is not None), default=-1)
     if same < last and not painted:  # clicks before the painting changed: those after it still refine it
-        masks[min(max(last + len(points) - len(record.points), 0), len(masks) - 1)] = known[last]
+        masks[min(max(last + len(points) - len(part.points), 0), len(masks) - 1)] = known[last]
     return tuple(masks)
 
 
-def as_it_stands(record: ObjectRecord, read: ReadRegion | None) -> MaskBefore:
+def as_it_stands(part: Part, read: ReadRegion | None) -> MaskBefore:
     """An object's mask as a click finds it: its prediction, or its pixels where they are no longer that.
 
     read: gives the labels of a region of its plane, None where there are no labels. Pixels that another object took
     are no change of its own; a brush, an eraser, or an undo of the last mask is.
     """
-    patch = record.patch
-    bounds = redraw_bounds(record)
+    patch = part.patch
+    bounds = redraw_bounds(part)
     if read is None or bounds is None:
-        return MaskBefore(record.prediction)
+        return MaskBefore(part.prediction)
     labels = read(bounds)
-    own = labels == record.id
+    own = labels == part.object_id
     claimed = np.zeros_like(own) if patch is None else patch.within(bounds)
     if own.any() and ((own & ~claimed).any() or (claimed & (labels == 0)).any()):
-        return MaskBefore(record.prediction, Patch(bounds[0], bounds[1], own))
-    return MaskBefore(record.prediction)
+        return MaskBefore(part.prediction, Patch(bounds[0], bounds[1], own))
+    return MaskBefore(part.prediction)
 
 
 def _common(one: tuple[Point, ...], other: tuple[Point, ...]) -> int:

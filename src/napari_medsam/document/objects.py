@@ -1,23 +1,25 @@
-"""What the user made: classes and objects, with their prompts, predictions and corrections."""
+"""What the user made: classes and objects, with their prompts, predictions and corrections on each plane."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from psygnal import Signal
 
-from napari_medsam.geometry import Bounds as Bounds
-from napari_medsam.geometry import Box
-from napari_medsam.geometry import Patch as Patch
-from napari_medsam.geometry import intersection as intersection
-from napari_medsam.geometry import union as union
+from napari_medsam.geometry import Bounds, Box, Patch
 from napari_medsam.segment.engine import ClickHistory, painted_only
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point, Prompt
 
+Item = TypeVar("Item")
+
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#42d4f4", "#f032e6", "#ffe119", "#9a6324", "#469990")
+
+Origin = Literal["drawn", "carried", "found", "imported"]
+"""Where a part came from: the user's hand, another plane, a search that nobody prompted, or a file."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,42 @@ class PlaneKey:
     index: tuple[int | None, ...]
     displayed: tuple[int, int]
 
+    def __str__(self) -> str:
+        """Its position on the axes that have one, as sliders show it: "4", "0:12"."""
+        return ":".join(str(place) for place in self.index if place is not None)
+
+
+PartKey = tuple[int, PlaneKey]
+"""Which part: (the object's id, the plane)."""
+
 
 @dataclass(frozen=True, eq=False)
-class ObjectRecord:
-    """One labelled thing.
+class Part:
+    """An object as it appears on one plane.
 
-    ``before`` is the object's mask as it stood when the first correction touched it; None means that nobody
-    corrected it. ``extent`` bounds every pixel that ever carried the label in its plane. ``turn`` grows with
-    each prediction: among predictions that overlap, the larger turn is the later one. ``masks_before`` has the mask
-    before each of the ``points``, which come in the order in which they were clicked.
+    ``before`` is its mask as it stood when the first correction touched it; None means that nobody corrected it.
+    ``extent`` bounds every pixel that ever carried the object's label in the plane. ``turn`` grows with each
+    prediction: among predictions that overlap, the larger turn is the later one. ``masks_before`` has the mask
+    before each of the ``points``, which come in the order in which they were clicked. ``score`` says how sure whoever
+    carried or found it was, 0 to 1; None where nobody said.
     """
 
-    id: int
-    class_id: int
+    object_id: int
     plane: PlaneKey
     box: Box | None = None
+    points: tuple[Point, ...] = ()
+    masks_before: ClickHistory = ()
     prediction: Prediction | None = None
     before: Patch | None = None
     extent: Bounds | None = None
     turn: int = 0
     problem: str | None = None
-    points: tuple[Point, ...] = ()
-    masks_before: ClickHistory = ()
+    origin: Origin = "drawn"
+    score: float | None = None
+
+    @property
+    def key(self) -> PartKey:
+        return self.object_id, self.plane
 
     @property
     def corrected(self) -> bool:
@@ -69,9 +85,9 @@ class ObjectRecord:
 
     @property
     def prompt(self) -> Prompt | None:
-        """All that was said about the object; None when that is nothing, as for one that was painted by hand."""
-        said = self.box is not None or any(point.positive for point in self.points)
-        return Prompt(self.box, self.points) if said else None
+        """What the user drew for it; None when that is nothing, as for one that was painted by hand."""
+        prompted = self.box is not None or any(point.positive for point in self.points)
+        return Prompt(self.box, self.points) if prompted else None
 
     @property
     def patch(self) -> Patch | None:
@@ -80,16 +96,55 @@ class ObjectRecord:
         return None if found is None else found.patch
 
 
+@dataclass(frozen=True, eq=False)
+class ObjectRecord:
+    """One labelled thing: its id, its class, and a part on each plane that it appears on (at least one)."""
+
+    id: int
+    class_id: int
+    parts: Mapping[PlaneKey, Part]
+
+    @property
+    def corrected(self) -> bool:
+        """Whether any of its parts was corrected."""
+        return any(part.corrected for part in self.parts.values())
+
+
+@dataclass(frozen=True)
+class DocumentEdit:
+    """What happened to a document: to one object, or to many in a batch.
+
+    ``added`` and ``removed`` are objects that are new or gone, ``classified`` those with another class. ``parts`` are
+    new, changed or gone. In a batch an object may be in several: look in the document for what is true now.
+    """
+
+    added: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+    classified: tuple[int, ...] = ()
+    parts: tuple[PartKey, ...] = ()
+
+    @classmethod
+    def joined(cls, edits: Sequence[DocumentEdit]) -> DocumentEdit:
+        """Several edits as one; each object and part once, in the order in which they came."""
+        if len(edits) == 1:
+            return edits[0]
+        return cls(
+            added=_once(number for edit in edits for number in edit.added),
+            removed=_once(number for edit in edits for number in edit.removed),
+            classified=_once(number for edit in edits for number in edit.classified),
+            parts=_once(key for edit in edits for key in edit.parts),
+        )
+
+
 class Document:
     """All objects and classes of one image layer.
 
-    Signals carry the object's id (``classes_changed`` carries nothing) and are emitted after the change, in
-    the thread that made it. Only the owner's thread may change a document.
+    ``edited(DocumentEdit)`` is emitted after each change, in the thread that made it, and once for all changes of a
+    ``batch``; ``classes_changed()`` when a class has another name or colour. Only the owner's thread may change a
+    document.
     """
 
-    added = Signal(int)
-    changed = Signal(int)
-    removed = Signal(int)
+    edited = Signal(object)
     classes_changed = Signal()
 
     def __init__(self) -> None:
@@ -97,6 +152,8 @@ class Document:
         self._classes: dict[int, ObjectClass] = {1: ObjectClass(1, "object", PALETTE[0])}
         self._next_id = 1
         self._turn = 0
+        self._batches = 0
+        self._untold: list[DocumentEdit] = []
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -113,13 +170,36 @@ class Document:
     def get(self, object_id: int) -> ObjectRecord | None:
         return self._objects.get(object_id)
 
-    def in_plane(self, plane: PlaneKey) -> list[ObjectRecord]:
-        """Return the objects of one plane, in the order of their ids."""
-        return [record for record in self if record.plane == plane]
+    def part(self, object_id: int, plane: PlaneKey) -> Part:
+        """Return an object's part on a plane; KeyError if it has none there."""
+        return self._objects[object_id].parts[plane]
+
+    def get_part(self, object_id: int, plane: PlaneKey) -> Part | None:
+        record = self._objects.get(object_id)
+        return None if record is None else record.parts.get(plane)
+
+    def parts(self) -> list[Part]:
+        """Return the parts of all objects, object by object."""
+        return [part for record in self._objects.values() for part in record.parts.values()]
+
+    def in_plane(self, plane: PlaneKey) -> list[Part]:
+        """Return what lies on one plane, in the order of the objects."""
+        return [record.parts[plane] for record in self._objects.values() if plane in record.parts]
 
     def planes(self) -> list[PlaneKey]:
-        """Return the planes that carry objects, in the order in which they were first used."""
-        return list(dict.fromkeys(record.plane for record in self))
+        """Return the planes that carry objects, object by object."""
+        return list(dict.fromkeys(plane for record in self._objects.values() for plane in record.parts))
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Change many objects and tell it once, at the end of the ``with``, also where that ends in an error."""
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            if not self._batches and self._untold:
+                self._tell()
 
     # objects ------------------------------------------------------------------------------------------------
 
@@ -133,38 +213,83 @@ class Document:
         self._next_id = max(self._next_id, int(used) + 1)
 
     def add(
-        self, plane: PlaneKey, box: Box | None, class_id: int, object_id: int | None = None
+        self, plane: PlaneKey, box: Box | None, class_id: int, object_id: int | None = None, **fields: Any
     ) -> ObjectRecord:
-        """Add an object and return it; without ``object_id`` it gets the next free id."""
+        """Add an object with its first part and return it; without ``object_id`` it gets the next free id.
+
+        fields: others of the part, its origin and score for one. Raises ValueError for an id that is taken.
+        """
         chosen = self._next_id if object_id is None else object_id
-        if chosen in self._objects or chosen < 1:
-            raise ValueError(f"object id {chosen} is taken or not positive")
-        self.reserve(chosen)
-        record = ObjectRecord(chosen, class_id, plane, box)
-        self._objects[chosen] = record
-        self.added.emit(chosen)
-        return record
+        part = Part(chosen, plane, box, **fields)
+        return self.restore(ObjectRecord(chosen, class_id, {plane: part}))
 
-    def update(self, object_id: int, **changes: Any) -> ObjectRecord:
-        """Replace fields of one object and return the new record; KeyError if there is no such object."""
-        record = replace(self._objects[object_id], **changes)
+    def classify(self, object_id: int, class_id: int) -> ObjectRecord:
+        """Give an object another class; KeyError if there is no such object."""
+        record = replace(self._objects[object_id], class_id=class_id)
         self._objects[object_id] = record
-        self.changed.emit(object_id)
+        self._tell(DocumentEdit(classified=(object_id,)))
         return record
 
-    def predicted(
-        self, object_id: int, prediction: Prediction, masks_before: ClickHistory = ()
-    ) -> ObjectRecord:
-        """Give an object its newest prediction, which also forgets an earlier correction.
+    def restore(self, record: ObjectRecord) -> ObjectRecord:
+        """Put in a whole object: one that was removed, or one of an earlier session."""
+        if record.id in self._objects or record.id < 1:
+            raise ValueError(f"object id {record.id} is taken or not positive")
+        self.reserve(record.id)
+        self._turn = max([self._turn, *(part.turn for part in record.parts.values())])
+        self._objects[record.id] = record
+        self._tell(DocumentEdit(added=(record.id,), parts=_keys(record)))
+        return record
 
-        masks_before: the masks before its clicks; where one of them was painted, the correction lives on in the
-        prediction and the object still counts as corrected.
+    def remove(self, object_id: int) -> ObjectRecord:
+        """Take an object away, from every plane."""
+        record = self._objects.pop(object_id)
+        self._tell(DocumentEdit(removed=(object_id,), parts=_keys(record)))
+        return record
+
+    # their parts --------------------------------------------------------------------------------------------
+
+    def add_part(self, part: Part) -> Part:
+        """Let an object appear on one more plane. KeyError if there is no such object, ValueError if it has a part."""
+        if part.plane in self._objects[part.object_id].parts:
+            raise ValueError(f"object {part.object_id} has a part on this plane")
+        self._turn = max(self._turn, part.turn)
+        return self._put(part)
+
+    def update_part(self, object_id: int, plane: PlaneKey, **changes: Any) -> Part:
+        """Replace fields of one part, not its object or plane, and return the new one; KeyError if there is none."""
+        return self._put(replace(self.part(object_id, plane), **changes))
+
+    def move_part(self, object_id: int, plane: PlaneKey, to: PlaneKey) -> Part:
+        """Move a part to another plane, with all that it has; ValueError if the object has one there."""
+        with self.batch():
+            moved = self.add_part(replace(self.part(object_id, plane), plane=to))
+            self.remove_part(object_id, plane)
+        return moved
+
+    def remove_part(self, object_id: int, plane: PlaneKey) -> Part:
+        """Take an object off one plane; it is gone with its last part."""
+        record = self._objects[object_id]
+        part = record.parts[plane]
+        if len(record.parts) == 1:
+            self.remove(object_id)
+        else:
+            rest = {key: other for key, other in record.parts.items() if key != plane}
+            self._objects[object_id] = replace(record, parts=rest)
+            self._tell(DocumentEdit(parts=(part.key,)))
+        return part
+
+    def predicted(self, object_id: int, plane: PlaneKey, prediction: Prediction, masks_before: ClickHistory = ()) -> Part:
+        """Give a part its newest prediction, which also forgets an earlier correction.
+
+        masks_before: those before its clicks; where one of them was painted, the correction lives on in the prediction
+        and the part still counts as corrected.
         """
         self._turn += 1
         refined = any(mask.painted is not None for mask in masks_before)
-        before = self._objects[object_id].before if refined else None
-        return self.update(
+        before = self.part(object_id, plane).before if refined else None
+        return self.update_part(
             object_id,
+            plane,
             prediction=prediction,
             before=before,
             turn=self._turn,
@@ -172,26 +297,25 @@ class Document:
             masks_before=masks_before,
         )
 
-    def outdate(self, object_id: int) -> ObjectRecord:
+    def outdate(self, object_id: int, plane: PlaneKey) -> Part:
         """Another model, contrast or box: the prediction stays until there is a new one, but no click builds on it."""
-        record = self._objects[object_id]
-        found = record.prediction
+        part = self.part(object_id, plane)
+        found = part.prediction
         stale = None if found is None else replace(found, key="")
-        return self.update(object_id, prediction=stale, masks_before=painted_only(record.masks_before))
+        painted = painted_only(part.masks_before)
+        return self.update_part(object_id, plane, prediction=stale, masks_before=painted)
 
-    def restore(self, record: ObjectRecord) -> None:
-        """Put back an object that was removed, or one of an earlier session."""
-        if record.id in self._objects:
-            raise ValueError(f"object id {record.id} is taken")
-        self.reserve(record.id)
-        self._turn = max(self._turn, record.turn)
-        self._objects[record.id] = record
-        self.added.emit(record.id)
+    def _put(self, part: Part) -> Part:
+        record = self._objects[part.object_id]
+        self._objects[part.object_id] = replace(record, parts={**record.parts, part.plane: part})
+        self._tell(DocumentEdit(parts=(part.key,)))
+        return part
 
-    def remove(self, object_id: int) -> ObjectRecord:
-        record = self._objects.pop(object_id)
-        self.removed.emit(object_id)
-        return record
+    def _tell(self, *edits: DocumentEdit) -> None:
+        self._untold.extend(edits)
+        if not self._batches:
+            untold, self._untold = self._untold, []
+            self.edited.emit(DocumentEdit.joined(untold))
 
     # classes ------------------------------------------------------------------------------------------------
 
@@ -219,3 +343,11 @@ class Document:
             self._classes[class_id] = chosen
             self.classes_changed.emit()
         return chosen
+
+
+def _keys(record: ObjectRecord) -> tuple[PartKey, ...]:
+    return tuple(part.key for part in record.parts.values())
+
+
+def _once(items: Iterable[Item]) -> tuple[Item, ...]:
+    return tuple(dict.fromkeys(items))

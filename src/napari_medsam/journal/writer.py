@@ -1,10 +1,10 @@
 """Work is never lost: what is made of one image is written down as it changes, until it is exported.
 
-One file for each image and process, to which lines are appended (`journal_format`). An append costs what has changed,
+One file for each image and process, to which lines are appended (`format`). An append costs what has changed,
 whatever else there is, and a process that is killed can only tear the line it was writing; a file for each object
 would need two syncs an object, and could be torn between an object and those it covers. When most of a file is out of
 date it is written anew, whole or not at all. A lock that ends with its process tells a journal that is being written
-from one that was left (`leftover`), so two windows on one image write two files and never each other's.
+from one that was left (`recovery`), so two windows on one image write two files and never each other's.
 """
 
 from __future__ import annotations
@@ -22,60 +22,61 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.document.compose import redraw_bounds
-from napari_medsam.document.objects import ObjectClass, ObjectRecord, PlaneKey
+from napari_medsam.document.objects import ObjectClass, ObjectRecord, Part, PartKey, PlaneKey
 from napari_medsam.files import replacing
-from napari_medsam.geometry import Bounds, Patch, intersection, union
+from napari_medsam.geometry import Bounds, Patch, intersection
 from napari_medsam.image.identity import ImageIdentity
 from napari_medsam.journal.format import (
+    ClassesLine,
+    GoneLine,
     Header,
-    Json,
     Outline,
+    PartLine,
     Pixels,
-    classes_entry,
-    header_entry,
-    key_of,
-    object_entry,
-    pixels_entry,
+    PixelsLine,
+    SavedLine,
+    part_line,
+    part_line_key,
+    pixels_line_key,
     to_line,
 )
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-FORMAT_FOLDER = "v1"
+FORMAT_FOLDER = "v1"  # of how the files lie; what stands in them has its own version
 SUFFIX = ".jsonl"
 LOCK_SUFFIX = ".lock"
 SLACK = 4 * 2**20  # bytes out of date before a journal is written anew, and as much again as is in use
 STRIP = 2**22  # pixels of labels that are held at once
 
 ReadPlane = Callable[[PlaneKey, Bounds], npt.NDArray[np.integer]]
-Place = tuple[PlaneKey, int]
-"""A label in a plane."""
-
 News = dict[str, bytes | None]
 """Lines by what they are about; None where that is gone."""
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class DocumentState:
     """A document as it is now, and what of it may be new.
 
-    records: all its objects. changed: ids whose record or pixels may have changed. repainted: look at every object's
-    pixels. waiting: ids whose mask is still to come. given: ids that came with the image and that nobody touched, which
-    need no export. outlines: what was drawn for an object where that is more than its box. strays: labels painted by
-    hand where no object has them, and the bounds in which they changed. read: gives the labels of a region of a plane,
-    None where there are no labels.
+    objects: all that it has. changed: parts that may have another record or other pixels, or are gone. repainted:
+    look at every part's pixels. waiting: parts whose mask is still to come. given: parts that came with the image and
+    that nobody touched, which need no export. outlines: what was drawn for a part where that is more than its box.
+    read: gives the labels of a region of a plane, None where there are no labels.
     """
 
-    records: Mapping[int, ObjectRecord]
+    objects: Mapping[int, ObjectRecord]
     classes: tuple[ObjectClass, ...]
-    changed: frozenset[int] = frozenset()
+    changed: frozenset[PartKey] = frozenset()
     repainted: bool = False
-    waiting: frozenset[int] = frozenset()
-    given: frozenset[int] = frozenset()
-    outlines: Mapping[int, Outline] = field(default_factory=dict)
-    strays: Mapping[Place, Bounds] = field(default_factory=dict)
+    waiting: frozenset[PartKey] = frozenset()
+    given: frozenset[PartKey] = frozenset()
+    outlines: Mapping[PartKey, Outline] = field(default_factory=dict)
     read: ReadPlane | None = None
+
+    @property
+    def parts(self) -> dict[PartKey, Part]:
+        return {part.key: part for record in self.objects.values() for part in record.parts.values()}
 
 
 class Journal:
@@ -92,53 +93,51 @@ class Journal:
         self._lock: BaseFileLock | None = None
         self._stream: BinaryIO | None = None
         self._lines: dict[str, bytes] = {}  # what is true now, by what it is about
-        self._planes: dict[int, PlaneKey] = {}  # where each object's pixels were written down
-        self._seen: dict[int, Bounds] = {}  # and what was looked at for them
-        self._strays: dict[Place, Bounds] = {}
-        self._unsaved: set[int] = set()
-        self._changes: dict[int, int] = {}
+        self._seen: dict[
+            PartKey, Bounds | None
+        ] = {}  # the parts in it, and what was looked at for their pixels
+        self._unsaved: set[PartKey] = set()
+        self._changes: dict[PartKey, int] = {}
         self._size = 0
 
     @property
-    def unsaved(self) -> frozenset[int]:
-        """The objects that were not exported since they changed last."""
+    def unsaved(self) -> frozenset[PartKey]:
+        """The parts that were not exported since they changed last."""
         return frozenset(self._unsaved)
 
-    def record(self, change: Change) -> None:
+    def record(self, state: DocumentState) -> None:
         """Write down what is new, and have it reach the disk. Raises OSError."""
-        news: dict[str, bytes | None] = {}
-        self._note(classes_entry(change.classes), news)
-        gone = [object_id for object_id in self._planes if object_id not in change.records]
-        for object_id in change.changed:
-            record = change.records.get(object_id)
-            if record is not None:
-                self._planes.setdefault(object_id, record.plane)
-                waiting, outline = object_id in change.waiting, change.outlines.get(object_id)
-                self._note(object_entry(record, waiting=waiting, outline=outline), news, object_id)
-        if change.read is not None:
-            for record in self._to_look_at(change, gone):
-                self._note_pixels(record, change.read, news)
-            for place, bounds in change.strays.items():
-                self._note_stray(place, bounds, change.read, news)
-        for object_id in gone:
-            self._forget(object_id, news)
-        if given := sorted(self._unsaved & change.given):
-            self._unsaved.difference_update(given)
-            news[""] = to_line({"saved": given})
+        news: News = {}
+        parts = state.parts
+        self._note(ClassesLine(state.classes), news)
+        gone = [key for key in self._seen if key not in parts]
+        for key in (key for key in parts if key in state.changed):
+            self._seen.setdefault(key, None)
+            class_id, waiting = state.objects[key[0]].class_id, key in state.waiting
+            line = part_line(parts[key], class_id, waiting=waiting, outline=state.outlines.get(key))
+            self._note(line, news, key)
+        if state.read is not None:
+            for part in self._to_look_at(state, parts, gone):
+                self._note_pixels(part, state.read, news)
+        for key in gone:
+            self._forget(key, news)
+        if given := self._unsaved & state.given:
+            self._unsaved -= given
+            news[""] = _saved_line(given)
         self._append(news)
 
-    def mark(self) -> Mapping[int, int]:
-        """How often each object changed until now: for `saved`."""
+    def mark(self) -> Mapping[PartKey, int]:
+        """How often each part changed until now: for `saved`."""
         return dict(self._changes)
 
-    def saved(self, object_ids: Iterable[int], since: Mapping[int, int] | None = None) -> None:
-        """Some objects were exported as they were at a `mark`: those that changed since do not count. OSError."""
-        done = self._unsaved & set(object_ids)
+    def saved(self, parts: Iterable[PartKey], since: Mapping[PartKey, int] | None = None) -> None:
+        """Some parts were exported as they were at a `mark`: those that changed since do not count. OSError."""
+        done = self._unsaved & set(parts)
         if since is not None:
-            done = {number for number in done if since.get(number) == self._changes.get(number)}
+            done = {key for key in done if since.get(key) == self._changes.get(key)}
         self._unsaved -= done
         if done:
-            self._append({"": to_line({"saved": sorted(done)})})
+            self._append({"": _saved_line(done)})
 
     def close(self) -> None:
         """Let go of the journal: it stays for another time, unless all of it was exported."""
@@ -152,53 +151,44 @@ class Journal:
 
     # what is new --------------------------------------------------------------------------------------------
 
-    def _note(self, entry: Json, news: News, object_id: int | None = None) -> None:
-        key, line = key_of(entry), to_line(entry)
-        if self._lines.get(key) != line:
-            news[key] = line
-            if object_id is not None:
-                self._unsaved.add(object_id)
-                self._changes[object_id] = self._changes.get(object_id, 0) + 1
+    def _note(
+        self, entry: PartLine | PixelsLine | ClassesLine, news: News, changed: PartKey | None = None
+    ) -> None:
+        line = to_line(entry)
+        if self._lines.get(entry.key) != line:
+            news[entry.key] = line
+            if changed is not None:
+                self._unsaved.add(changed)
+                self._changes[changed] = self._changes.get(changed, 0) + 1
 
-    def _to_look_at(self, change: Change, gone: Iterable[int]) -> list[ObjectRecord]:
-        """The objects whose pixels may have changed: also those under or over one that did."""
-        if change.repainted:
-            return list(change.records.values())
+    def _to_look_at(
+        self, state: DocumentState, parts: Mapping[PartKey, Part], gone: Iterable[PartKey]
+    ) -> list[Part]:
+        """The parts whose pixels may have changed: also those under or over one that did."""
+        if state.repainted:
+            return list(parts.values())
         touched: dict[PlaneKey, list[Bounds]] = {}
-        for object_id in (*change.changed, *gone):
-            record = change.records.get(object_id)
-            if record is not None and (now := redraw_bounds(record)) is not None:
-                touched.setdefault(record.plane, []).append(now)
-            if object_id in self._seen:
-                touched.setdefault(self._planes[object_id], []).append(self._seen[object_id])
+        for key in (*state.changed, *gone):
+            now = redraw_bounds(parts[key]) if key in parts else None
+            touched.setdefault(key[1], []).extend(
+                one for one in (now, self._seen.get(key)) if one is not None
+            )
         return [
-            record
-            for record in change.records.values()
-            if record.id in change.changed or _meets(record, touched.get(record.plane, ()))
+            part
+            for key, part in parts.items()
+            if key in state.changed or _meets(part, touched.get(part.plane, ()))
         ]
 
-    def _note_pixels(self, record: ObjectRecord, read: ReadPlane, news: News) -> None:
-        bounds, before = redraw_bounds(record), self._planes.get(record.id, record.plane)
-        if before != record.plane:
-            news[_pixels_key(before, record.id)] = None
-        patch = _labelled(read, record.plane, record.id, bounds)
-        self._planes[record.id] = record.plane
-        if bounds is not None:
-            self._seen[record.id] = bounds
-        self._note(pixels_entry(Pixels(record.plane, record.id, patch)), news, record.id)
+    def _note_pixels(self, part: Part, read: ReadPlane, news: News) -> None:
+        bounds = redraw_bounds(part)
+        patch = _labelled(read, part.plane, part.object_id, bounds)
+        self._seen[part.key] = bounds
+        self._note(PixelsLine(Pixels(part.plane, part.object_id, patch)), news, part.key)
 
-    def _note_stray(self, place: Place, bounds: Bounds, read: ReadPlane, news: News) -> None:
-        whole = union(self._strays.get(place), bounds)
-        assert whole is not None
-        self._strays[place] = whole
-        patch = _labelled(read, *place, whole)
-        self._note(pixels_entry(Pixels(*place, patch)), news, place[1])
-
-    def _forget(self, object_id: int, news: News) -> None:
-        news[f"o{object_id}"] = None
-        news[_pixels_key(self._planes.pop(object_id), object_id)] = None
-        self._seen.pop(object_id, None)
-        self._unsaved.discard(object_id)
+    def _forget(self, key: PartKey, news: News) -> None:
+        news[part_line_key(*key)] = news[pixels_line_key(*key)] = None
+        del self._seen[key]
+        self._unsaved.discard(key)
 
     # the file -----------------------------------------------------------------------------------------------
 
@@ -210,10 +200,10 @@ class Journal:
             elif key:
                 self._lines[key] = line
         if self._stream is None:
-            if self._planes or self._strays:
+            if self._seen:
                 self._write_anew()
             return
-        fresh = b"".join(to_line({"gone": key}) if line is None else line for key, line in news.items())
+        fresh = b"".join(to_line(GoneLine(key)) if line is None else line for key, line in news.items())
         if self._size + len(fresh) > 2 * sum(map(len, self._lines.values())) + SLACK:
             self._write_anew()
             return
@@ -231,8 +221,8 @@ class Journal:
     def _write_anew(self) -> None:
         self._take_lock()
         self._give_up()
-        saved = [object_id for object_id in self._planes if object_id not in self._unsaved]
-        lines = [to_line(header_entry(self._header)), *self._lines.values(), to_line({"saved": saved})]
+        saved = self._seen.keys() - self._unsaved
+        lines = [to_line(self._header), *self._lines.values(), _saved_line(saved)]
         with replacing(self.path) as stream:
             stream.writelines(lines)
         self._stream = open(self.path, "ab")  # noqa: SIM115 - as long as the journal is
@@ -303,13 +293,12 @@ def _labelled(read: ReadPlane, plane: PlaneKey, label: int, bounds: Bounds | Non
     return Patch(r0, c0, mask).tight()
 
 
-def _meets(record: ObjectRecord, others: Iterable[Bounds]) -> bool:
-    own = redraw_bounds(record)
+def _meets(part: Part, others: Iterable[Bounds]) -> bool:
+    own = redraw_bounds(part)
     if own is None:
         return False
     return any(r0 < r1 and c0 < c1 for r0, c0, r1, c1 in (intersection(own, other) for other in others))
 
 
-def _pixels_key(plane: PlaneKey, label: int) -> str:
-    empty = Patch(0, 0, np.zeros((0, 0), dtype=bool))
-    return key_of(pixels_entry(Pixels(plane, label, empty)))
+def _saved_line(parts: Iterable[PartKey]) -> bytes:
+    return to_line(SavedLine(tuple(parts)))

@@ -44,7 +44,7 @@ def corrected_planes(works: Iterable[Work], session: Session) -> list[PlaneSnaps
         for work in works
         if work.masks is not None
         for key in work.document.planes()
-        if any(record.corrected for record in work.document.in_plane(key))
+        if any(part.corrected for part in work.document.in_plane(key))
     ]
     taken = [entry for entry in taken if entry.labels.any()]
     if not taken:
@@ -57,11 +57,12 @@ def _snapshot_plane(work: Work, session: Session, key: PlaneKey) -> PlaneSnapsho
     height, width = work.masks.shape(key)
     image, model = work.image, session.model
     path = image.source.path
-    plane = work.plane(key)
+    plane, parts = work.plane(key), tuple(work.document.in_plane(key))
     return PlaneSnapshot(
         plane=plane,
         labels=work.masks.read(key, (0, 0, height, width)),
-        records=tuple(work.document.in_plane(key)),
+        parts=parts,
+        class_ids={part.object_id: work.document[part.object_id].class_id for part in parts},
         classes=work.document.classes,
         contrast=session.settings.contrast,
         model=ModelRecord()

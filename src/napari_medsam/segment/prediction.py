@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.geometry import Box, Patch
+from napari_medsam.geometry import Box, Mask, Patch
 from napari_medsam.image.field import Field
 from napari_medsam.segment.prompt import Prompt
 
@@ -42,7 +42,7 @@ class Prediction:
     box: Box | None
     row: int
     col: int
-    mask: npt.NDArray[np.bool_]
+    mask: Mask
     iou: float
     key: str
     field: Field

@@ -40,7 +40,7 @@ from napari_medsam.session.requests import Request, Requests
 from napari_medsam.session.settings import Settings
 
 if TYPE_CHECKING:
-    from napari_medsam.document.objects import Document
+    from napari_medsam.document.objects import Document, PartKey
     from napari_medsam.model.api import Model
 
 PROMPTING_S = 1.5
@@ -56,14 +56,14 @@ class Session:
     ``load`` builds a model: ``load(name, device=..., backend=..., on_notice=..., progress=..., stopping=...)``; a
     model that offers ``close()`` is closed when it is no longer used, one whose ``alive`` is False is built again.
 
-    Signals, all in the owner's thread: ``predicted(document, id)`` after the document holds the prediction,
-    ``failed(document, id, message)``, ``progress(Progress)``, ``shown(plane, hit)`` once the plane on screen is
-    embedded, ``shown_failed(plane, message)``, ``model_changed(Model)`` once a model is loaded, ``notice(message)``,
-    ``downloading(done, total)`` in bytes while a checkpoint is fetched.
+    Signals, all in the owner's thread: ``predicted(document, part)`` after the document holds the prediction,
+    ``failed(document, part, message)``, both with the part's key, ``progress(Progress)``, ``shown(plane, hit)`` once
+    the plane on screen is embedded, ``shown_failed(plane, message)``, ``model_changed(Model)`` once a model is loaded,
+    ``notice(message)``, ``downloading(done, total)`` in bytes while a checkpoint is fetched.
     """
 
-    predicted = Signal(object, int)
-    failed = Signal(object, int, str)
+    predicted = Signal(object, object)
+    failed = Signal(object, object, str)
     progress = Signal(object)
     shown = Signal(object, bool)
     shown_failed = Signal(object, str)
@@ -145,11 +145,11 @@ class Session:
             first = number == 0
             self._prompts_later(partial(self._embed_ahead, todo, settings, generation, first=first))
 
-    def request(self, document: Document, object_ids: Iterable[int], plane: Plane) -> None:
-        """Decode some objects of ``plane`` by box and clicks; each answer arrives as ``predicted`` or ``failed``."""
-        prompts = {number: prompt for number in object_ids if (prompt := document[number].prompt) is not None}
-        for object_id, prompt in prompts.items():
-            self._requests.add(document, object_id, prompt, plane)
+    def request(self, document: Document, parts: Iterable[PartKey], plane: Plane) -> None:
+        """Decode some parts on ``plane`` by box and clicks; each answer arrives as ``predicted`` or ``failed``."""
+        prompts = {key: prompt for key in parts if (prompt := document.part(*key).prompt) is not None}
+        for key, prompt in prompts.items():
+            self._requests.add(document, key, prompt, plane)
         if prompts:
             self._scheduler.defer(NEXT, PROMPTING_S)
             view = self._view[1] if self._view is not None and self._view[0] is plane else None
@@ -168,13 +168,13 @@ class Session:
 
         self._prompts_later(look)
 
-    def withdraw(self, document: Document, object_id: int) -> None:
-        """Take back an object's request: its answer, should one arrive, is dropped."""
-        self._requests.withdraw(document, object_id)
+    def withdraw(self, document: Document, part: PartKey) -> None:
+        """Take back a part's request: its answer, should one arrive, is dropped."""
+        self._requests.withdraw(document, part)
 
-    def awaited(self, document: Document) -> list[int]:
-        """Return the objects of a document whose answer is still to come."""
-        return self._requests.objects(document)
+    def awaited(self, document: Document) -> list[PartKey]:
+        """Return the parts in a document whose answer is still to come."""
+        return self._requests.parts(document)
 
     def forget(self) -> None:
         """Pixels may have changed: read them again for the next prompt, however large the plane is."""
@@ -252,22 +252,22 @@ class Session:
 
     def _arrived(self, request: Request, answer: Answer, last: bool) -> None:
         """Take an answer; one that is not the last leaves the request open for the better one to come."""
-        document, object_id = request.document, request.object_id
-        if not self._requests.wants(request) or object_id not in document:
+        document, part = request.document, request.part
+        if not self._requests.wants(request) or document.get_part(*part) is None:
             return
         if last:
-            self.withdraw(document, object_id)
-        document.predicted(object_id, answer.prediction, answer.masks_before)
-        self.predicted.emit(document, object_id)
+            self.withdraw(document, part)
+        document.predicted(*part, answer.prediction, answer.masks_before)
+        self.predicted.emit(document, part)
 
     def _refused(self, request: Request, error: BaseException) -> None:
-        document, object_id = request.document, request.object_id
-        if not self._requests.wants(request) or object_id not in document:
+        document, part = request.document, request.part
+        if not self._requests.wants(request) or document.get_part(*part) is None:
             return
-        self.withdraw(document, object_id)
+        self.withdraw(document, part)
         message = message_of(error, request.plane.name)
-        document.update(object_id, problem=message)
-        self.failed.emit(document, object_id, message)
+        document.update_part(*part, problem=message)
+        self.failed.emit(document, part, message)
 
     def _if_current(self, generation: int, tell: Callable[[], None]) -> None:
         if generation == self._generation:

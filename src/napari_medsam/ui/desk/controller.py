@@ -12,7 +12,7 @@ from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_medsam.document.objects import Document
+from napari_medsam.document.objects import Document, PartKey
 from napari_medsam.embedding.scheduler import Progress
 from napari_medsam.errors import MedSAMError
 from napari_medsam.image.contrast import Contrast
@@ -216,13 +216,13 @@ class Controller(QObject):  # type: ignore[misc]
         session.notice.connect(partial(self.notify, warn=True))
         session.downloading.connect(self.activity.download)
 
-    def _on_predicted(self, document: Document, object_id: int) -> None:
+    def _on_predicted(self, document: Document, part: PartKey) -> None:
         for work in self.works:
             if work.document is document:
-                work.draw(object_id)
-                self.painted.emit(object_id)
+                work.draw(part)
+                self.painted.emit(part[0])
 
-    def _on_failed(self, document: Document, _object_id: int, message: str) -> None:
+    def _on_failed(self, document: Document, _part: PartKey, message: str) -> None:
         for work in self.works:
             if work.document is document:
                 work.relabel()

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_medsam.document.objects import ObjectRecord, PlaneKey
+from napari_medsam.document.objects import DocumentEdit, ObjectRecord, Part, PartKey, PlaneKey
 from napari_medsam.errors import MedSAMError
 from napari_medsam.folders import JOURNAL_VARIABLE
-from napari_medsam.geometry import Bounds, union
 from napari_medsam.image.identity import identify
-from napari_medsam.journal.recovery import Leftover, find_leftovers
-from napari_medsam.journal.writer import Change, Journal, Place
+from napari_medsam.journal.recovery import UnsavedJournal, find_unsaved
+from napari_medsam.journal.writer import DocumentState, Journal
 from napari_medsam.layers.geometry import displayed_plane
 from napari_medsam.layers.make import METADATA_KEY
 from napari_medsam.layers.restore import outlines
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from psygnal import SignalInstance
 
     from napari_medsam.geometry import Box
-    from napari_medsam.layers.masks import MaskLayer, Stroke
+    from napari_medsam.layers.masks import MaskLayer
     from napari_medsam.layers.prompts import PromptLayer
     from napari_medsam.layers.work import Work
     from napari_medsam.ui.desk.journal_thread import JournalThread
@@ -46,7 +45,7 @@ class WorkJournal:
 
     def __init__(self, work: Work, thread: JournalThread) -> None:
         self.work = work
-        self.recoverable: list[Leftover] = []
+        self.recoverable: list[UnsavedJournal] = []
         self.failed = False
         self._thread = thread
         self._journal: Journal | None = None  # touched by the journals' thread only
@@ -54,10 +53,9 @@ class WorkJournal:
         self._prompts: PromptLayer | None = None  # the last one, removed or not
         self._shown: PlaneKey | None = None
         self._due = self._repainted = self._closed = False
-        self._changed: set[int] = set()
-        self._touched: Counter[int] = Counter()
-        self._given: dict[int, tuple[Box | None, int]] = {}
-        self._strays: dict[Place, Bounds] = {}
+        self._changed: set[PartKey] = set()
+        self._touched: Counter[PartKey] = Counter()
+        self._given: dict[PartKey, tuple[Box | None, int]] = {}
         self._writing: Future[None] | None = None
         self._timer = single_shot(thread, self._on_time)
         for signal, slot in self._connections():
@@ -75,8 +73,8 @@ class WorkJournal:
             signal.disconnect(slot)
         self._leave_masks()
         self.flush()
-        for leftover in self.recoverable:
-            self._thread.submit(leftover.leave)
+        for unsaved in self.recoverable:
+            self._thread.submit(unsaved.leave)
         self.recoverable.clear()
         self._thread.submit(self._end)
 
@@ -85,42 +83,43 @@ class WorkJournal:
         if not self._due:
             return
         document, masks = self.work.document, self._masks
-        change = Change(
-            records={record.id: record for record in document},
+        state = DocumentState(
+            objects={record.id: record for record in document},
             classes=document.classes,
             changed=frozenset(self._changed),
             repainted=self._repainted,
             waiting=frozenset(self.work.session.awaited(document)),
-            given=frozenset(record.id for record in document if self._untouched(record)),
+            given=frozenset(
+                part.key
+                for record in document
+                for part in record.parts.values()
+                if self._untouched(part, record.class_id)
+            ),
             outlines=outlines(self.work, self._prompts, self._changed),
-            strays=dict(self._strays),
             read=None if masks is None else masks.read,
         )
         self._due = self._repainted = False
         self._changed.clear()
-        self._strays.clear()
-        self._writing = self._thread.submit(partial(self._write, change))
+        self._writing = self._thread.submit(partial(self._write, state))
 
-    def restored(self, exported: tuple[int, ...]) -> None:
+    def restored(self, exported: tuple[PartKey, ...]) -> None:
         """All that is in the document now is work to keep; some of it was exported before."""
         self._given.clear()
         self.flush()
         self._thread.submit(partial(self._saved, exported, None))
 
-    def exporting(self, records: Iterable[ObjectRecord]) -> Callable[[], None]:
-        """Some objects are being exported; to be called when they are."""
+    def exporting(self, parts: Iterable[Part]) -> Callable[[], None]:
+        """Some parts are being exported; to be called when they are."""
         document = self.work.document
-        taken = {
-            record.id: self._touched[record.id] for record in records if document.get(record.id) is record
-        }
+        taken = {part.key: self._touched[part.key] for part in parts if document.get_part(*part.key) is part}
         self.flush()
         mark = self._thread.submit(lambda: None if self._journal is None else self._journal.mark())
 
         def done() -> None:
-            ids = [number for number, count in taken.items() if self._touched[number] == count]
+            same = [key for key, count in taken.items() if self._touched[key] == count]
             if not self._closed:
                 self.flush()
-                self._thread.submit(lambda: self._saved(ids, mark.result()))
+                self._thread.submit(lambda: self._saved(same, mark.result()))
 
         return done
 
@@ -130,22 +129,21 @@ class WorkJournal:
         """What is listened to from the beginning to the end."""
         document = self.work.document
         return [
-            (document.added, self._on_added),
-            (document.changed, self._note),
-            (document.removed, self._note),
+            (document.edited, self._on_edited),
             (document.classes_changed, self._note_more),
             (self.work.painting.masks_changed, self._on_masks),
         ]
 
-    def _on_added(self, object_id: int) -> None:
-        record = self.work.document[object_id]
-        if self._from_sample():
-            self._given[object_id] = (record.box, record.class_id)
-        self._note(object_id)
-
-    def _note(self, object_id: int) -> None:
-        self._changed.add(object_id)
-        self._touched[object_id] += 1
+    def _on_edited(self, edit: DocumentEdit) -> None:
+        document = self.work.document
+        if edit.added and self._from_sample():
+            for record in filter(None, map(document.get, edit.added)):
+                self._given.update((key, (part.box, record.class_id)) for key, part in _keyed(record))
+        changed = set(edit.parts)
+        for record in filter(None, map(document.get, edit.classified)):
+            changed.update(key for key, _ in _keyed(record))
+        self._changed |= changed
+        self._touched.update(changed)
         self._note_more()
 
     def _note_more(self) -> None:
@@ -162,33 +160,12 @@ class WorkJournal:
             return
         self._masks = masks
         self._shown = self._plane_shown()
-        masks.painted.connect(self._on_stroke)
         masks.refreshed.connect(self._on_refreshed)
 
     def _leave_masks(self) -> None:
         masks, self._masks = self._masks, None
         if masks is not None:
-            masks.painted.disconnect(self._on_stroke)
             masks.refreshed.disconnect(self._on_refreshed)
-
-    def _on_stroke(self, stroke: Stroke) -> None:
-        """A brush that reaches through several planes also paints where no object has the label."""
-        shown, masks, document = self._plane_shown(), self._masks, self.work.document
-        if shown is None or masks is None:
-            return
-        for plane in masks.planes_of(stroke, shown):
-            bounds = masks.stroke_bounds(stroke, plane)
-            for label in masks.labels_touched(stroke) if bounds is not None else ():
-                record = document.get(label)
-                if record is None or record.plane != plane:
-                    self._add_stray((plane, label), bounds)
-        if self._strays:
-            self._note_more()
-
-    def _add_stray(self, place: Place, bounds: Bounds | None) -> None:
-        whole = union(self._strays.get(place), bounds)
-        if whole is not None:
-            self._strays[place] = whole
 
     def _on_refreshed(self) -> None:
         """The labels were drawn anew: undone, redone or replaced, unless another plane is shown now."""
@@ -219,9 +196,9 @@ class WorkJournal:
             and not prompts.drawing
         )
 
-    def _untouched(self, record: ObjectRecord) -> bool:
-        given = self._given.get(record.id)
-        return given == (record.box, record.class_id) and not record.corrected and not record.points
+    def _untouched(self, part: Part, class_id: int) -> bool:
+        given = self._given.get(part.key)
+        return given == (part.box, class_id) and not part.corrected and not part.points
 
     # the journals' thread -----------------------------------------------------------------------------------
 
@@ -229,27 +206,27 @@ class WorkJournal:
         try:
             image = identified()
             self._journal = Journal(self._thread.folder, image, self.work.axes.channel)
-            found = find_leftovers(self._thread.folder, image)
+            found = find_unsaved(self._thread.folder, image)
         except Exception as error:
             self._thread.post(partial(self._warn, str(error)))
         else:
             self._thread.post(partial(self._on_found, found))
 
-    def _write(self, change: Change) -> None:
+    def _write(self, state: DocumentState) -> None:
         if self._journal is None:
             return
         try:
-            self._journal.record(change)
+            self._journal.record(state)
         except Exception as error:
             self.failed = True
-            self._thread.post(partial(self._failed, change, error))
+            self._thread.post(partial(self._failed, state, error))
         else:
             self.failed = False
 
-    def _saved(self, object_ids: Iterable[int], mark: Mapping[int, int] | None) -> None:
+    def _saved(self, parts: Iterable[PartKey], mark: Mapping[PartKey, int] | None) -> None:
         if self._journal is not None:
             try:
-                self._journal.saved(object_ids, mark)
+                self._journal.saved(parts, mark)
             except OSError as error:
                 self._thread.post(partial(self._warn, str(error)))
 
@@ -260,22 +237,20 @@ class WorkJournal:
 
     # back in the main thread --------------------------------------------------------------------------------
 
-    def _on_found(self, found: list[Leftover]) -> None:
+    def _on_found(self, found: list[UnsavedJournal]) -> None:
         if self._closed:
-            for leftover in found:
-                self._thread.submit(leftover.leave)
+            for unsaved in found:
+                self._thread.submit(unsaved.leave)
             return
         self.recoverable = found
         self.recoverable_changed.emit()
 
-    def _failed(self, change: Change, error: Exception) -> None:
+    def _failed(self, state: DocumentState, error: Exception) -> None:
         """Try again later; what has changed since is written with it."""
         self._warn(str(error))
         if not self._closed:
-            self._changed |= change.changed
-            self._repainted |= change.repainted
-            for place, bounds in change.strays.items():
-                self._add_stray(place, bounds)
+            self._changed |= state.changed
+            self._repainted |= state.repainted
             self._due = True
             self._timer.start(AGAIN_MS)
 
@@ -285,3 +260,7 @@ class WorkJournal:
             f"{self.work.image.name}: unsaved work is not kept safe in {folder} ({why}). "
             f"Export often, free some space, or set {JOURNAL_VARIABLE} to another folder."
         )
+
+
+def _keyed(record: ObjectRecord) -> Iterable[tuple[PartKey, Part]]:
+    return ((part.key, part) for part in record.parts.values())

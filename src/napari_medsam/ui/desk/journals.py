@@ -11,13 +11,14 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_medsam.errors import MedSAMError
-from napari_medsam.journal.recovery import Leftover, Recovered
+from napari_medsam.journal.recovery import UnsavedJournal, Recovered
 from napari_medsam.layers.restore import put_back
 from napari_medsam.ui.desk.journal import WorkJournal
 from napari_medsam.ui.desk.journal_thread import JournalThread
 
 if TYPE_CHECKING:
     from napari_medsam.curation.snapshot import PlaneSnapshot
+    from napari_medsam.document.objects import PartKey
     from napari_medsam.layers.work import Work
     from napari_medsam.ui.desk.controller import Controller
     from napari_medsam.ui.qt.bridge import MainThread
@@ -49,8 +50,8 @@ class Journals(QObject):  # type: ignore[misc]
 
     def exporting(self, taken: Iterable[PlaneSnapshot]) -> Callable[[], None]:
         """An export begins of what is here now: call what this returns once it is done."""
-        records = [record for entry in taken for record in entry.records]
-        done = [journal.exporting(records) for journal in self._journals]
+        parts = [part for entry in taken for part in entry.parts]
+        done = [journal.exporting(parts) for journal in self._journals]
 
         def finish() -> None:
             for saved in done:
@@ -72,34 +73,34 @@ class Journals(QObject):  # type: ignore[misc]
 
     # what an earlier session left ---------------------------------------------------------------------------
 
-    def recoverable(self, work: Work | None) -> Leftover | None:
+    def recoverable(self, work: Work | None) -> UnsavedJournal | None:
         """The latest journal that an earlier session left of an image; None when there is none."""
         found = (journal.recoverable for journal in self._journals if journal.work is work)
         return next((left[0] for left in found if left), None)
 
     def restore(self, work: Work) -> None:
         """Bring back what the recoverable journal holds; its file is read in the background."""
-        leftover = self._take(work)
-        if leftover is not None:
-            done = self._thread.submit(leftover.read)
+        unsaved = self._take(work)
+        if unsaved is not None:
+            done = self._thread.submit(unsaved.read)
             done.add_done_callback(
-                lambda read: self._thread.post(partial(self._put_back, work, leftover, read))
+                lambda read: self._thread.post(partial(self._put_back, work, unsaved, read))
             )
 
     def discard(self, work: Work) -> None:
         """Delete the recoverable journal."""
-        leftover = self._take(work)
-        if leftover is not None:
-            self._thread.submit(leftover.remove)
+        unsaved = self._take(work)
+        if unsaved is not None:
+            self._thread.submit(unsaved.remove)
 
-    def _take(self, work: Work) -> Leftover | None:
-        leftover = self.recoverable(work)
-        if leftover is not None:
-            self._journal_of(work).recoverable.remove(leftover)
+    def _take(self, work: Work) -> UnsavedJournal | None:
+        unsaved = self.recoverable(work)
+        if unsaved is not None:
+            self._journal_of(work).recoverable.remove(unsaved)
             self.recoverable_changed.emit()
-        return leftover
+        return unsaved
 
-    def _put_back(self, work: Work, leftover: Leftover, read: Future[Recovered]) -> None:
+    def _put_back(self, work: Work, unsaved: UnsavedJournal, read: Future[Recovered]) -> None:
         error = read.exception()
         if error is None and work in self._controller.works:
             found = read.result()
@@ -110,20 +111,20 @@ class Journals(QObject):  # type: ignore[misc]
                 error = problem
             else:
                 self._controller.notify(restored.text)
-                self._remove_once_written(leftover, self._journal_of(work), restored.exported)
+                self._remove_once_written(unsaved, self._journal_of(work), restored.exported)
                 return
-        self._thread.submit(leftover.leave)
+        self._thread.submit(unsaved.leave)
         if error is not None:
             self._controller.notify(
                 f"{work.image.name}: the unsaved work cannot be restored ({error}).", warn=True
             )
 
     def _remove_once_written(
-        self, leftover: Leftover, journal: WorkJournal, exported: tuple[int, ...]
+        self, unsaved: UnsavedJournal, journal: WorkJournal, exported: tuple[PartKey, ...]
     ) -> None:
         """Once all of it stands in the image's own journal, the one it came from goes."""
         journal.restored(exported)
-        self._thread.submit(lambda: leftover.leave() if journal.failed else leftover.remove())
+        self._thread.submit(lambda: unsaved.leave() if journal.failed else unsaved.remove())
 
     def _journal_of(self, work: Work) -> WorkJournal:
         return next(journal for journal in self._journals if journal.work is work)

@@ -11,7 +11,7 @@ from napari_medsam.ui.qt.bridge import single_shot
 from napari_medsam.ui.qt.build import button, hbox
 
 if TYPE_CHECKING:
-    from napari_medsam.journal.recovery import Leftover
+    from napari_medsam.journal.recovery import UnsavedJournal
     from napari_medsam.ui.desk.desk import Desk
 
 CONFIRM_MS = 5000
@@ -27,7 +27,7 @@ class RecoveryRow(QFrame):  # type: ignore[misc]
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
-        self._shown: Leftover | None = None
+        self._shown: UnsavedJournal | None = None
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self.text = QLabel()
         self.text.setWordWrap(True)
@@ -44,13 +44,13 @@ class RecoveryRow(QFrame):  # type: ignore[misc]
         self._refresh()
 
     def _refresh(self, *_: object) -> None:
-        leftover = self._desk.journals.recoverable(self._desk.controller.work)
-        if leftover is not self._shown:
+        unsaved = self._desk.journals.recoverable(self._desk.controller.work)
+        if unsaved is not self._shown:
             self._reset_discard()
-        self._shown = leftover
-        if leftover is not None:
-            self.text.setText(describe(leftover.unsaved, leftover.objects, leftover.when))
-        self.setVisible(leftover is not None)
+        self._shown = unsaved
+        if unsaved is not None:
+            self.text.setText(describe(unsaved.unsaved, unsaved.objects, unsaved.when))
+        self.setVisible(unsaved is not None)
 
     def _on_restore(self) -> None:
         if self._desk.controller.work is not None:

@@ -187,7 +187,7 @@ class ObjectSection(QWidget):  # type: ignore[misc]
     def _on_work(self, work: Work | None) -> None:
         if work is not None:
             document = work.document
-            for signal in (document.added, document.changed, document.removed, document.classes_changed):
+            for signal in (document.edited, document.classes_changed):
                 signal.connect(self._refresh_soon, unique=True)
         self._refresh_soon()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
@@ -14,9 +16,10 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import signals_blocked
 
-from napari_medsam.document.objects import Document, ObjectClass, ObjectRecord
+from napari_medsam.document.objects import Document, ObjectClass, Part, PlaneKey
 from napari_medsam.ui.qt.build import button, hbox, row_table
 
+FEW_PLANES = 3  # are named; of more it is said how many
 MOST_CLASSES = 9  # one for each number key
 
 
@@ -57,17 +60,19 @@ class ClassList(QWidget):  # type: ignore[misc]
 
 
 class ObjectTable(QTableWidget):  # type: ignore[misc]
-    """One row an object: id, class, prompts, predicted IoU, state. A click selects the object in its layers."""
+    """One row an object: id, class, planes, prompts, predicted IoU, state. A click selects it in its layers."""
 
     chosen = Signal(int)
-    HEADINGS = ("Object", "Class", "Prompts", "IoU", "State")
+    HEADINGS = ("Object", "Class", "Planes", "Prompts", "IoU", "State")
 
     def __init__(self) -> None:
         super().__init__()
         row_table(self, self.HEADINGS)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setMinimumHeight(120)
-        self.setToolTip("IoU is the model's own guess of how good its mask is.")
+        self.setToolTip(
+            "IoU is the model's own guess of how good its mask is: the lowest, where an object lies on several planes."
+        )
         self.cellClicked.connect(lambda row, _column: self.chosen.emit(int(self.item(row, 0).text())))
 
     def show_objects(self, document: Document | None) -> None:
@@ -75,8 +80,9 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]
         self.setRowCount(len(records))
         for row, record in enumerate(records):
             assert document is not None
-            name = document.class_of(record.class_id).name
-            texts = (str(record.id), name, describe_prompts(record), _iou(record), _state(record))
+            name, parts = document.class_of(record.class_id).name, tuple(record.parts.values())
+            prompts, planes = describe_prompts(parts), describe_planes(record.parts)
+            texts = (str(record.id), name, planes, prompts, _iou(parts), _state(parts))
             for column, text in enumerate(texts):
                 self._set(row, column, text)
 
@@ -88,24 +94,36 @@ class ObjectTable(QTableWidget):  # type: ignore[misc]
             item.setText(text)
 
 
-def describe_prompts(record: ObjectRecord) -> str:
-    """The prompts of an object in words: "box", "box + 2 clicks", "1 click"; "" for one that was painted."""
-    parts = [] if record.box is None else ["box"]
-    if record.points:
-        parts.append(f"{len(record.points)} click{'s' if len(record.points) > 1 else ''}")
-    return " + ".join(parts)
+def describe_planes(planes: Iterable[PlaneKey]) -> str:
+    """Where an object lies: "" in a flat image, "2, 5" by the sliders' positions, "12 planes" for more than a few."""
+    places = [str(plane) for plane in planes]
+    return ", ".join(places) if len(places) <= FEW_PLANES else f"{len(places)} planes"
 
 
-def _iou(record: ObjectRecord) -> str:
-    return f"{record.prediction.iou:.2f}" if record.prediction is not None else ""
+def describe_prompts(parts: Sequence[Part]) -> str:
+    """The prompts of an object in words: "box", "2 boxes + 3 clicks", "1 click"; "" for one that was painted."""
+    boxes = sum(part.box is not None for part in parts)
+    clicks = sum(len(part.points) for part in parts)
+    words = [] if not boxes else ["box" if boxes == 1 else f"{boxes} boxes"]
+    if clicks:
+        words.append(f"{clicks} click{'s' if clicks > 1 else ''}")
+    return " + ".join(words)
 
 
-def _state(record: ObjectRecord) -> str:
-    if record.problem:
+def _iou(parts: Sequence[Part]) -> str:
+    known = [part.prediction.iou for part in parts if part.prediction is not None]
+    return f"{min(known):.2f}" if known else ""
+
+
+def _state(parts: Sequence[Part]) -> str:
+    """What is most worth knowing of any part."""
+    if any(part.problem for part in parts):
         return "refused"
-    if record.corrected:
-        return "corrected" if record.prompt is not None else "painted"
-    return "predicted" if record.prediction is not None else "waiting"
+    if any(part.prompt is not None and part.prediction is None and not part.corrected for part in parts):
+        return "waiting"
+    if any(part.corrected for part in parts):
+        return "corrected" if any(part.prompt is not None for part in parts) else "painted"
+    return "predicted" if any(part.prediction is not None for part in parts) else "waiting"
 
 
 def _swatch(color: str) -> QIcon:
