@@ -15,7 +15,6 @@ from napari_medsam.document.compose import ReadRegion
 from napari_medsam.document.objects import ObjectRecord, PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.layers.clicks import Click, ClickLayer
-from napari_medsam.layers.geometry import place_of, point_of
 from napari_medsam.layers.make import add_clicks
 from napari_medsam.model.api import knows_clicks
 from napari_medsam.segment.engine import MaskBefore
@@ -113,13 +112,18 @@ class Clicking:
         clicked = [record for record in records if record.points]
         if self.clicks is None or not clicked:
             return
-        image, layer = self._stage.image, self.clicks.layer
+        placement = self._stage.placement(self.clicks.layer)
         self.clicks.add(
             {
-                record.id: [
-                    (place_of((point.row, point.col), record.plane, image, layer), point.positive)
-                    for point in record.points
-                ]
+                record.id: list(
+                    zip(
+                        placement.places_of(
+                            [(point.row, point.col) for point in record.points], record.plane
+                        ),
+                        [point.positive for point in record.points],
+                        strict=True,
+                    )
+                )
                 for record in clicked
             }
         )
@@ -181,8 +185,8 @@ class Clicking:
     def _places(
         self, vertices: npt.NDArray[np.float64], layer: Layer
     ) -> tuple[PlaneKey, list[tuple[float, float]]]:
-        stage = self._stage
-        found = [point_of(vertex, layer, stage.viewer, stage.image, stage.axes) for vertex in vertices]
+        placement = self._stage.placement(layer)
+        found = [placement.point_of(vertex) for vertex in vertices]
         return found[0][0], [place for _, place in found]
 
     # what the user did to the points ------------------------------------------------------------------------
@@ -252,6 +256,8 @@ class Clicking:
             points.append(point)
         if tuple(points) == record.points:
             return False
+        self._painting.finish()
+        record = stage.document[object_id]
         open_before = object_id in stage.session.awaited(stage.document)
         standing = as_it_stands(record, self._reader(record))
         return self._do(
@@ -285,7 +291,7 @@ class Clicking:
     def _place(self, click: Click) -> tuple[PlaneKey, Point]:
         assert self.clicks is not None
         stage = self._stage
-        key, (row, col) = point_of(click.place, self.clicks.layer, stage.viewer, stage.image, stage.axes)
+        key, (row, col) = stage.placement(self.clicks.layer).point_of(click.place)
         return key, Point(row, col, click.positive).check(stage.plane(key).shape)
 
     def _reader(self, record: ObjectRecord) -> ReadRegion | None:

@@ -1,8 +1,4 @@
-"""From layers to planes and back: which plane is on screen, where a drawn rectangle lies in it.
-
-napari puts the centre of pixel i at data coordinate i, so pixel i covers [i - 0.5, i + 0.5); plane pixels here
-cover [i, i + 1). The half pixel is added and taken away in this file only.
-"""
+"""An image layer and its planes: which one is on screen, which axes prompts and labels share with the image."""
 
 from __future__ import annotations
 
@@ -13,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.document.objects import PlaneKey
-from napari_medsam.errors import ImageError, PromptError
-from napari_medsam.geometry import Box
+from napari_medsam.errors import ImageError
 from napari_medsam.image.plane import Plane
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image, Layer
-    from napari.viewer import Viewer
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ def layer_shape(layer: Image) -> tuple[int, ...]:
     return tuple(int(n) for n in data.shape[: layer.ndim])
 
 
-def displayed_axes(viewer: Viewer, layer: Image, axes: WorkAxes) -> tuple[int, int]:
+def displayed_axes(viewer: ViewerModel, layer: Image, axes: WorkAxes) -> tuple[int, int]:
     """Tell which two axes of ``layer`` the viewer shows, in the layer's own order.
 
     A view that is transposed shows the same plane: its pixels, objects and embedding are the ones at hand.
@@ -71,12 +66,12 @@ def displayed_axes(viewer: Viewer, layer: Image, axes: WorkAxes) -> tuple[int, i
     return row, col
 
 
-def displayed_plane(viewer: Viewer, layer: Image, axes: WorkAxes) -> PlaneKey:
+def displayed_plane(viewer: ViewerModel, layer: Image, axes: WorkAxes) -> PlaneKey:
     """Tell which plane of ``layer`` the viewer shows. Raises ImageError as ``displayed_axes`` does, and when the
     sliders stand outside the layer."""
     displayed = displayed_axes(viewer, layer, axes)
     point = layer.world_to_data(viewer.dims.point)
-    return PlaneKey(_index(point, displayed, axes, layer_shape(layer), layer.name), displayed)
+    return PlaneKey(plane_index(point, displayed, axes, layer_shape(layer), layer.name), displayed)
 
 
 def neighbours(key: PlaneKey, layer: Image, axes: WorkAxes, reach: int) -> list[PlaneKey]:
@@ -125,75 +120,37 @@ def plane_of(layer: Image, key: PlaneKey, axes: WorkAxes) -> Plane:
     )
 
 
-def box_of(
-    vertices: npt.ArrayLike, shapes: Layer, viewer: Viewer, layer: Image, axes: WorkAxes
-) -> tuple[PlaneKey, Box]:
-    """Map a drawn shape's vertices (k, D) to the plane of ``layer`` it lies in and its box there, not yet clipped.
-
-    Both layers' full transforms are followed. A shape that is turned against the image gives the box around it;
-    one with fewer axes than the image lies in the plane that the sliders show.
-    Raises PromptError for a shape that does not lie in one plane of the layer.
-    """
-    shape, displayed = layer_shape(layer), displayed_axes(viewer, layer, axes)
-    points = np.array(
-        [_to_image(vertex, shapes, viewer, layer) for vertex in np.asarray(vertices, dtype=float)]
-    )
-    if not np.isfinite(points).all():
-        raise PromptError(f"{layer.name}: a corner of the shape is not finite. Draw it again.")
-    fixed = [axis for axis in range(layer.ndim) if axis not in displayed and axis != axes.channel]
-    if fixed and np.ptp(points[:, fixed], axis=0).max() > 0.5:
-        raise PromptError(
-            f"{layer.name}: the shape crosses several planes. Draw it in the view that is open."
-        )
-    index = _index(points.mean(axis=0), displayed, axes, shape, layer.name)
-    return PlaneKey(index, displayed), Box.from_points(points[:, list(displayed)] + 0.5)
-
-
-def point_of(
-    place: npt.ArrayLike, points: Layer, viewer: Viewer, layer: Image, axes: WorkAxes
-) -> tuple[PlaneKey, tuple[float, float]]:
-    """Map a place (D,) in a points layer to the plane of ``layer`` it lies in and (row, col) there, whole numbers at
-    pixel centres. Raises as ``box_of`` does, not for a place beside the plane."""
-    displayed = displayed_axes(viewer, layer, axes)
-    point = _to_image(np.asarray(place, dtype=float), points, viewer, layer)
-    if not np.isfinite(point).all():
-        raise PromptError(f"{layer.name}: a click is not finite. Click again.")
-    index = _index(point, displayed, axes, layer_shape(layer), layer.name)
-    return PlaneKey(index, displayed), (float(point[displayed[0]]), float(point[displayed[1]]))
-
-
-def place_of(
-    point: tuple[float, float], key: PlaneKey, layer: Image, points: Layer
-) -> npt.NDArray[np.float64]:
-    """Map (row, col) in a plane of ``layer`` to a place (D,) in a points layer: ``point_of`` backwards."""
-    place = np.array([float(position or 0) for position in key.index])
-    place[list(key.displayed)] = point
-    return np.asarray(points.world_to_data(layer.data_to_world(place)), dtype=float)
-
-
-def outline_of(
-    vertices: npt.ArrayLike, key: PlaneKey, shapes: Layer, viewer: Viewer, layer: Image
-) -> tuple[tuple[float, float], ...]:
-    """Map a shape's vertices (k, D) to (row, col) in a plane of ``layer``, whole numbers at pixel centres."""
-    points = [_to_image(vertex, shapes, viewer, layer) for vertex in np.asarray(vertices, dtype=float)]
-    return tuple((float(point[key.displayed[0]]), float(point[key.displayed[1]])) for point in points)
-
-
-def on_screen(vertices: npt.ArrayLike, shapes: Layer, viewer: Viewer) -> float:
+def on_screen(vertices: npt.ArrayLike, shapes: Layer, viewer: ViewerModel) -> float:
     """Tell how long the longer side of a drawn shape is in pixels of the canvas."""
     world = np.array([shapes.data_to_world(vertex) for vertex in np.asarray(vertices, dtype=float)])
     shown = [axis - viewer.dims.ndim + world.shape[1] for axis in viewer.dims.displayed]
     return float(np.ptp(world[:, shown], axis=0).max() * viewer.scene.camera.zoom)
 
 
-def vertices_of(box: Box, key: PlaneKey, layer: Image, shapes: Layer) -> npt.NDArray[np.float64]:
-    """Map a box of a plane of ``layer`` to the corners (4, D) of a rectangle in ``shapes``: ``box_of`` backwards."""
-    corners = np.zeros((4, layer.ndim))
-    for axis, position in enumerate(key.index):
-        corners[:, axis] = position or 0
-    corners[:, key.displayed[0]] = np.array([box.r0, box.r0, box.r1, box.r1]) - 0.5
-    corners[:, key.displayed[1]] = np.array([box.c0, box.c1, box.c1, box.c0]) - 0.5
-    return np.array([shapes.world_to_data(layer.data_to_world(corner)) for corner in corners], dtype=float)
+def plane_index(
+    point: npt.NDArray[np.floating[Any]],
+    displayed: tuple[int, int],
+    axes: WorkAxes,
+    shape: tuple[int, ...],
+    name: str,
+) -> tuple[int | None, ...]:
+    """The position of a point (D,) of a layer on the axes that are not displayed.
+
+    Raises ImageError for one outside the layer.
+    """
+    index: list[int | None] = []
+    for axis, (position, length) in enumerate(zip(point, shape, strict=True)):
+        if axis in displayed or axis == axes.channel:
+            index.append(None)
+            continue
+        nearest = round(float(position))
+        if not 0 <= nearest < length:
+            raise ImageError(
+                f"{name}: position {nearest} on axis {axis} is outside the layer (0 to {length - 1}). "
+                "Move the slider onto the image."
+            )
+        index.append(nearest)
+    return tuple(index)
 
 
 def shared_shape(layer: Image, axes: WorkAxes) -> tuple[int, ...]:
@@ -220,36 +177,6 @@ def transforms_of(layer: Image, axes: WorkAxes) -> dict[str, Any]:
         "units": layer.units[kept],
         "axis_labels": layer.axis_labels[kept],
     }
-
-
-def _to_image(vertex: npt.NDArray[np.float64], shapes: Layer, viewer: Viewer, layer: Image) -> Any:
-    world = np.asarray(shapes.data_to_world(vertex), dtype=float)
-    missing = layer.ndim - len(world)
-    if missing > 0:
-        world = np.concatenate([np.asarray(viewer.dims.point, dtype=float)[-layer.ndim :][:missing], world])
-    return np.asarray(layer.world_to_data(world), dtype=float)
-
-
-def _index(
-    point: npt.NDArray[np.floating[Any]],
-    displayed: tuple[int, int],
-    axes: WorkAxes,
-    shape: tuple[int, ...],
-    name: str,
-) -> tuple[int | None, ...]:
-    index: list[int | None] = []
-    for axis, (position, length) in enumerate(zip(point, shape, strict=True)):
-        if axis in displayed or axis == axes.channel:
-            index.append(None)
-            continue
-        nearest = round(float(position))
-        if not 0 <= nearest < length:
-            raise ImageError(
-                f"{name}: position {nearest} on axis {axis} is outside the layer (0 to {length - 1}). "
-                "Move the slider onto the image."
-            )
-        index.append(nearest)
-    return tuple(index)
 
 
 def _affine(layer: Image, axes: WorkAxes) -> npt.NDArray[np.float64]:

@@ -11,8 +11,8 @@ import numpy as np
 from napari_medsam.layers.geometry import WorkAxes, layer_shape, shared_shape, transforms_of
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image, Labels, Points, Shapes
-    from napari.viewer import Viewer
 
     from napari_medsam.document.objects import PlaneKey
     from napari_medsam.segment.prediction import Prediction
@@ -27,7 +27,7 @@ TILE = 512
 MASK_TYPE = np.dtype(np.int32)
 
 
-def add_prompts(viewer: Viewer, image: Image, axes: WorkAxes) -> Shapes:
+def add_prompts(viewer: ViewerModel, image: Image, axes: WorkAxes) -> Shapes:
     """Add an empty Shapes layer for boxes, on the axes that prompts share with the image."""
     return viewer.add_shapes(
         ndim=image.ndim - axes.dropped,
@@ -39,7 +39,7 @@ def add_prompts(viewer: Viewer, image: Image, axes: WorkAxes) -> Shapes:
     )
 
 
-def add_clicks(viewer: Viewer, image: Image, axes: WorkAxes) -> Points:
+def add_clicks(viewer: ViewerModel, image: Image, axes: WorkAxes) -> Points:
     """Add an empty Points layer for clicks, on the axes that prompts share with the image; on screen they keep their
     size, whatever the zoom. The layer that was selected stays so."""
     active = viewer.layers.selection.active
@@ -56,7 +56,7 @@ def add_clicks(viewer: Viewer, image: Image, axes: WorkAxes) -> Points:
     return layer
 
 
-def add_masks(viewer: Viewer, image: Image, axes: WorkAxes) -> Labels:
+def add_masks(viewer: ViewerModel, image: Image, axes: WorkAxes) -> Labels:
     """Add an empty Labels layer above the image; the layer that was selected stays so.
 
     Its metadata names the folder, should the labels lie on disk: ``metadata[METADATA_KEY]["folder"]``.
@@ -82,7 +82,7 @@ def add_masks(viewer: Viewer, image: Image, axes: WorkAxes) -> Labels:
     return layer
 
 
-def add_preview(viewer: Viewer, image: Image, axes: WorkAxes) -> Labels:
+def add_preview(viewer: ViewerModel, image: Image, axes: WorkAxes) -> Labels:
     """Add a Labels layer for one small mask of a plane, above all others; the layer that was selected stays so."""
     active = viewer.layers.selection.active
     layer = viewer.add_labels(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,26 @@ from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import ImageError
 from napari_medsam.geometry import Bounds, Patch, intersection
 from napari_medsam.layers.geometry import WorkAxes
+from napari_medsam.layers.stroke import Stroke, stroke_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
 
 @dataclass(frozen=True, eq=False)
-class Stroke:
-    """One undoable edit by the user: the pixels it changed, one array an axis, and their labels before and after.
+class _Held:
+    """Pixels of a region that are still to be set: one array an axis, and their labels."""
 
-    A pixel may be listed more than once: the latest change of it first, the earliest last.
-    """
-
+    plane: PlaneKey
+    bounds: Bounds
     indices: tuple[npt.NDArray[np.intp], ...]
-    old: npt.NDArray[np.integer]
-    new: npt.NDArray[np.integer]
+    values: npt.NDArray[np.integer]
+
+    def meets(self, plane: PlaneKey, bounds: Bounds) -> bool:
+        if plane.displayed == self.plane.displayed and plane.index != self.plane.index:
+            return False
+        r0, c0, r1, c1 = intersection(self.bounds, bounds)
+        return plane.displayed != self.plane.displayed or (r0 < r1 and c0 < c1)
 
 
 LOOK_THROUGH_S = 1.0
@@ -57,23 +63,31 @@ class MaskLayer:
 
     ``painted(Stroke)`` is emitted after an edit that did not come from ``write``; ``refreshed()`` when the layer's
     data may have changed in a way that cannot be told (undo, redo, new data); ``chosen(label)`` when the user picked
-    another label for the brush.
+    another label for the brush; ``pressed()`` before a tool of the layer learns that the mouse was pressed on it.
+    ``in_hand`` is True until it is released.
     """
 
     painted = Signal(object)
     refreshed = Signal()
     chosen = Signal(int)
+    pressed = Signal()
 
     def __init__(self, layer: Labels, axes: WorkAxes) -> None:
         self.layer = layer
         self._axes = axes
+        self.in_hand = False
         self._writing = False
         self._choosing = False
+        self._step_open = False
+        self._held: list[_Held] = []
+        self._stale = False  # what is shown is older than what was set
+        layer.mouse_drag_callbacks.insert(0, self._on_drag)  # before the tool's own
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_set_data)
         layer.events.selected_label.connect(self._on_selected)
 
     def close(self) -> None:
+        self.layer.mouse_drag_callbacks.remove(self._on_drag)
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.set_data.disconnect(self._on_set_data)
         self.layer.events.selected_label.disconnect(self._on_selected)
@@ -106,18 +120,52 @@ class MaskLayer:
 
         Raises ImageError when the layer's dtype cannot hold a label.
         """
-        current = self.read(plane, bounds)
+        current = self.current(plane, bounds)
         rows, cols = np.nonzero(labels != current)
         if rows.size == 0:
             return False
         values = labels[rows, cols]
         self.check(int(values.max()))
-        self._writing = True
-        try:
-            self.layer.data_setitem(self._indices(plane, rows + bounds[0], cols + bounds[1]), values)
-        finally:
-            self._writing = False
+        indices = self._indices(plane, rows + bounds[0], cols + bounds[1])
+        self._held.append(_Held(plane, bounds, indices, values))
+        if not self._step_open:
+            self.flush(refresh=True)
         return True
+
+    def current(self, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+        """Like ``read``, with what a step that is open has not set yet. Main thread."""
+        if any(held.meets(plane, bounds) for held in self._held):
+            self.flush()
+        return self.read(plane, bounds)
+
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """All that is written while it is open is one undoable step, and shown at its end.
+
+        Regions are collected and set together: each call of napari costs as much as a small mask does.
+        """
+        step = ExitStack()
+        step.enter_context(self.layer.block_history())
+        self._step_open = True
+        try:
+            yield
+        finally:
+            self._step_open = False
+            self.flush(refresh=True)
+            with self._quiet():
+                step.close()
+
+    def flush(self, *, refresh: bool = False) -> None:
+        """Set the regions that were collected; without ``refresh`` they are shown with the next that are."""
+        held, self._held = self._held, []
+        if held:
+            indices = tuple(np.concatenate(axis) for axis in zip(*(one.indices for one in held), strict=True))
+            values = np.concatenate([one.values for one in held])
+            with self._quiet():
+                self.layer.data_setitem(indices, values, refresh=refresh)
+            self._stale = not refresh
+        elif refresh and self._stale:
+            self.refresh()
 
     def put(self, plane: PlaneKey, patch: Patch, label: int) -> None:
         """Set the free pixels of a mask to a label, not as a step that undo takes back; ``refresh`` shows it.
@@ -136,11 +184,9 @@ class MaskLayer:
 
     def refresh(self) -> None:
         """Show what ``put`` has set."""
-        self._writing = True
-        try:
+        with self._quiet():
             self.layer.refresh()
-        finally:
-            self._writing = False
+        self._stale = False
 
     def planes_of(self, stroke: Stroke, shown: PlaneKey) -> list[PlaneKey]:
         """The planes that a stroke touched, as they lie in the view of ``shown``."""
@@ -252,17 +298,30 @@ class MaskLayer:
             inside &= indices[axis] == position
         return inside
 
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """While it is open, changes of the layer are our own."""
+        before, self._writing = self._writing, True
+        try:
+            yield
+        finally:
+            self._writing = before
+
+    def _on_drag(self, _layer: Labels, event: Any) -> Generator[None, None, None]:
+        self.in_hand = True
+        self.pressed.emit()
+        try:
+            yield
+            while event.type == "mouse_move":
+                yield
+        finally:
+            self.in_hand = False
+
     def _on_paint(self, event: Any) -> None:
         if self._writing:
             return
-        touched = [_touched(atom) for atom in reversed(event.value)]
-        if not touched:
-            return
-        indices = tuple(
-            np.concatenate(parts) for parts in zip(*(stroke.indices for stroke in touched), strict=True)
-        )
-        old = np.concatenate([stroke.old for stroke in touched])
-        self.painted.emit(Stroke(indices, old, np.concatenate([stroke.new for stroke in touched])))
+        if event.value:
+            self.painted.emit(stroke_of(event.value))
 
     def _on_selected(self) -> None:
         if not self._choosing:
@@ -271,19 +330,3 @@ class MaskLayer:
     def _on_set_data(self) -> None:
         if not self._writing:
             self.refreshed.emit()
-
-
-def _touched(atom: Any) -> Stroke:
-    """Bring one entry of a napari paint event to a stroke; it lists masks or plain indices."""
-    if not hasattr(atom, "slice_key"):
-        indices = tuple(np.asarray(axis).ravel() for axis in atom[0])
-        old, new = (np.broadcast_to(np.asarray(values).ravel(), indices[0].shape) for values in atom[1:3])
-        return Stroke(indices, old, new)
-    starts = [int(part.start) for part in atom.slice_key]
-    shape = tuple(int(part.stop) - int(part.start) for part in atom.slice_key)
-    mask = np.ones(shape, dtype=bool) if atom.mask is None else np.asarray(atom.mask).reshape(shape)
-    inside = np.nonzero(mask)
-    old = np.asarray(atom.old_values)
-    old = old.reshape(shape)[inside] if atom.mask is None else old
-    indices = tuple(axis + start for axis, start in zip(inside, starts, strict=True))
-    return Stroke(indices, old, np.full(old.shape, atom.new_value, dtype=np.int64))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import MedSAMError
 from napari_medsam.geometry import Box
-from napari_medsam.layers.geometry import box_of, on_screen
+from napari_medsam.layers.geometry import on_screen
 from napari_medsam.layers.make import add_preview, show_preview
 from napari_medsam.segment.prediction import Prediction
 
@@ -75,7 +75,7 @@ class Preview:
         if on_screen(vertices, shapes, stage.viewer) < LEAST_PX:
             return
         try:
-            key, box = box_of(vertices, shapes, stage.viewer, stage.image, stage.axes)
+            key, box = stage.placement(shapes).box_of(vertices)
             self._waiting = key, box.clip(stage.plane(key).shape)
         except MedSAMError:
             return

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS: Mapping[str, Any] = {"object": 0, "class_id": 1, "label": ""}
 FLAT = ("path", "line")  # outlines without an inside: no boxes
+MOVED = 1e-6  # data units: nearer is the same place
 REFUSED = -1  # in place of an object's id: to be taken off
 SCREEN_TEXT = {"string": "{label}", "anchor": "upper_left", "size": 9, "color": "#ffe119"}
 
@@ -79,7 +80,7 @@ class PromptLayer:
                 added[row] = drawn
                 continue
             seen.add(drawn.object_id)
-            if known.shape != drawn.vertices.shape or not np.allclose(known, drawn.vertices, atol=1e-6):
+            if known.shape != drawn.vertices.shape or not (abs(known - drawn.vertices) <= MOVED).all():
                 moved[drawn.object_id] = drawn
         return Changes(added, moved, tuple(sorted(set(self._known) - seen)))
 
@@ -111,10 +112,11 @@ class PromptLayer:
         """Take refused shapes off the layer."""
         self._remove([row for row, object_id in enumerate(self._ids()) if object_id == REFUSED])
 
-    def take_off(self, object_ids: Sequence[int]) -> None:
+    def take_off(self, object_ids: Iterable[int]) -> None:
         """Take the shapes of objects off the layer that are no longer in the document."""
-        self._remove([row for row, object_id in enumerate(self._ids()) if object_id in object_ids])
-        for object_id in object_ids:
+        gone = set(object_ids)
+        self._remove([row for row, object_id in enumerate(self._ids()) if object_id in gone])
+        for object_id in gone:
             self._known.pop(object_id, None)
 
     def set_classes(self, class_ids: Sequence[int]) -> None:
@@ -147,14 +149,12 @@ class PromptLayer:
             self.layer.current_edge_color = color
             self.layer.selected_data = selected
 
-    def add(self, vertices: npt.NDArray[np.float64], object_id: int) -> None:
-        """Draw a rectangle for an object that is already in the document (corners (4, D))."""
-        self.add_all({object_id: vertices})
-
-    def add_all(
+    def add(
         self, vertices: Mapping[int, npt.NDArray[np.float64]], kinds: Mapping[int, str] | None = None
     ) -> None:
-        """Draw the shapes of several objects at once: id -> vertices (k, D), and its kind if it is no rectangle."""
+        """Draw the shapes of objects of the document: id -> vertices (k, D), its kind if it is no rectangle."""
+        if not vertices:
+            return
         first, chosen = self.layer.nshapes, kinds or {}
         with self._quiet():
             self.layer.add(
@@ -197,8 +197,10 @@ class PromptLayer:
 
     def _set_column(self, column: str, values: Mapping[int, Any]) -> None:
         frame = self.layer.features.copy()
+        changed = frame[column].to_numpy(copy=True)
         for row, value in values.items():
-            frame.loc[frame.index[row], column] = value
+            changed[row] = value
+        frame[column] = changed
         self._write(frame)
 
     def _write(self, frame: DataFrame) -> None:

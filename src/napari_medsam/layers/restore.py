@@ -11,7 +11,6 @@ import numpy as np
 from napari_medsam.document.objects import ObjectRecord, PlaneKey
 from napari_medsam.errors import CaseError, ImageError
 from napari_medsam.journal.format import KINDS, Outline
-from napari_medsam.layers.geometry import outline_of, place_of, vertices_of
 from napari_medsam.layers.make import add_prompts
 
 if TYPE_CHECKING:
@@ -65,13 +64,16 @@ def _new_ids(work: Work, records: list[ObjectRecord]) -> dict[int, int]:
     """The id that each object of the journal gets: its own where that is free."""
     ids: dict[int, int] = {}
     fresh = work.masks is None and not len(work.document)
+    begun = {
+        (other.plane, other.box): other.id for other in reversed(list(work.document)) if _is_begun(other)
+    }
     for record in records:
-        twin = next((other for other in work.document if _same_place(other, record)), None)
+        twin = begun.pop((record.plane, record.box), None)
         if twin is not None:
-            ids[record.id] = twin.id
-            work.painting.remove(twin.id)
-            if work.prompts is not None:
-                work.prompts.take_off([twin.id])
+            ids[record.id] = twin
+            work.painting.remove(twin)
+    if work.prompts is not None and ids:
+        work.prompts.take_off(ids.values())
     for record in records:  # in the order of their ids
         if record.id not in ids:
             ids[record.id] = record.id if fresh else max(record.id, work.document.next_id)
@@ -79,10 +81,9 @@ def _new_ids(work: Work, records: list[ObjectRecord]) -> dict[int, int]:
     return ids
 
 
-def _same_place(other: ObjectRecord, record: ObjectRecord) -> bool:
-    """Whether an object was begun again where one of the journal lies, and nothing was done to it since."""
-    begun = other.box is not None and not other.corrected and not other.points
-    return begun and (other.plane, other.box) == (record.plane, record.box)
+def _is_begun(other: ObjectRecord) -> bool:
+    """Whether an object has a box and nothing was done to it since: one of the journal in its place is the same."""
+    return other.box is not None and not other.corrected and not other.points
 
 
 def outlines(work: Work, prompts: PromptLayer | None, object_ids: Iterable[int]) -> dict[int, Outline]:
@@ -90,11 +91,12 @@ def outlines(work: Work, prompts: PromptLayer | None, object_ids: Iterable[int])
     found: dict[int, Outline] = {}
     if prompts is None:
         return found
+    placement = work.placement(prompts.layer)
     for object_id, drawn in prompts.drawn(object_ids).items():
         record = work.document.get(object_id)
         if record is None or record.box is None or drawn.kind not in KINDS:
             continue
-        places = outline_of(drawn.vertices, record.plane, prompts.layer, work.viewer, work.image)
+        places = placement.outline_of(drawn.vertices, record.plane)
         if drawn.kind != "rectangle" or _is_turned(places):
             found[object_id] = Outline(drawn.kind, places)
     return found
@@ -112,17 +114,15 @@ def _show(work: Work, records: list[ObjectRecord], drawn: Mapping[int, Outline])
     if work.prompts is None and boxed:
         work.attach_prompts(add_prompts(work.viewer, work.image, work.axes))
     if work.prompts is not None and boxed:
-        layer = work.prompts.layer
+        placement = work.placement(work.prompts.layer)
         vertices = {
-            record.id: np.array(
-                [place_of(place, record.plane, work.image, layer) for place in drawn[record.id].vertices]
-            )
+            record.id: placement.places_of(drawn[record.id].vertices, record.plane)
             if record.id in drawn
-            else vertices_of(record.box, record.plane, work.image, layer)
+            else placement.vertices_of(record.box, record.plane)
             for record in boxed
             if record.box is not None
         }
-        work.prompts.add_all(vertices, {number: outline.kind for number, outline in drawn.items()})
+        work.prompts.add(vertices, {number: outline.kind for number, outline in drawn.items()})
     if any(record.points for record in records):
         if work.clicking.clicks is None:
             work.clicking.ready()  # with all that the document has

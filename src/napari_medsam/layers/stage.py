@@ -21,10 +21,11 @@ from napari_medsam.layers.geometry import (
     plane_of,
     view_box,
 )
+from napari_medsam.layers.placement import Placement
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
     from napari_medsam.layers.masks import MaskLayer
     from napari_medsam.layers.prompts import PromptLayer
@@ -78,6 +79,7 @@ class Stage:
         self.prompts: PromptLayer | None = None
         self.masks: MaskLayer | None = None
         self._planes: dict[PlaneKey, Plane] = {}
+        self._relabelling = False
 
     # planes -------------------------------------------------------------------------------------------------
 
@@ -106,6 +108,10 @@ class Stage:
             self._planes[key] = plane_of(self.image, key, self.axes)
         return self._planes[key]
 
+    def placement(self, layer: Layer) -> Placement:
+        """Where the shapes or points of a layer lie in the image's planes, as things are now."""
+        return Placement(layer, self.viewer, self.image, self.axes)
+
     def forget_planes(self) -> None:
         """The image's pixels or transforms changed: boxes that still wait for a mask are asked anew."""
         self._planes.clear()
@@ -122,8 +128,15 @@ class Stage:
         for key, members in by_plane.items():
             self.session.request(self.document, members, self.plane(key))
 
+    def relabel_soon(self) -> None:
+        """Relabel once, however often this is called in one turn of the event loop."""
+        if not self._relabelling:
+            self._relabelling = True
+            self.later(self.relabel)
+
     def relabel(self) -> None:
         """Bring the text and colour of every shape up to date."""
+        self._relabelling = False
         if self.prompts is None:
             return
         texts = {record.id: describe(self.document, record) for record in self.document}

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.layers.clicking import Clicking
-from napari_medsam.layers.geometry import box_of, on_screen, vertices_of
+from napari_medsam.layers.geometry import on_screen
 from napari_medsam.layers.make import METADATA_KEY, add_prompts
 from napari_medsam.layers.masks import MaskLayer
 from napari_medsam.layers.painting import Painting
+from napari_medsam.layers.placement import Placement
 from napari_medsam.layers.preview import Preview
 from napari_medsam.layers.prompts import Changes, Drawn, PromptLayer
 from napari_medsam.layers.stage import Choices, Later, Stage
@@ -43,6 +44,7 @@ class Work(Stage):
         self.clicking = Clicking(self, self.painting)
         self.preview = Preview(self)
         self.painting.masks_changed.connect(self._on_masks)
+        self.painting.painted.connect(self.relabel)
         self.document.classes_changed.connect(self.relabel)
 
     def close(self) -> None:
@@ -92,11 +94,6 @@ class Work(Stage):
         if self.prompts is not None:
             self.prompts.close()
             self.prompts = None
-
-    def draw(self, object_id: int) -> None:
-        """Put an object's newest prediction into the labels as one undoable step."""
-        self.painting.draw(object_id)
-        self.relabel()
 
     # prompts to masks ---------------------------------------------------------------------------------------
 
@@ -158,14 +155,15 @@ class Work(Stage):
         found = self.painting.look()
         if self.prompts is not None:
             self.prompts.take_off(found.vanished)
-            for record in found.revived:
-                if record.box is not None:
-                    corners = vertices_of(record.box, record.plane, self.image, self.prompts.layer)
-                    self.prompts.add(corners, record.id)
+            placement = self.placement(self.prompts.layer)
+            boxes = {record.id: (record.box, record.plane) for record in found.revived}
+            self.prompts.add(
+                {number: placement.vertices_of(box, key) for number, (box, key) in boxes.items() if box}
+            )
         self.clicking.take_off(found.vanished)
-        for record in found.revived:
-            self.clicking.show(record)
-            self.clicking.choose(record.id)
+        self.clicking.show(*found.revived)
+        if found.revived:
+            self.clicking.choose(found.revived[-1].id)
         self.relabel()
 
     def _on_masks(self, masks: MaskLayer | None) -> None:
@@ -176,11 +174,12 @@ class Work(Stage):
 
     def _take_added(self, changes: Changes) -> dict[int, int]:
         assert self.prompts is not None
+        placement = self.placement(self.prompts.layer)
         rows: dict[int, int] = {}
         refused: list[int] = []
         for row, drawn in changes.added.items():
             try:
-                key, box = self._place_new(row, drawn)
+                key, box = self._place_new(row, drawn, placement)
             except MedSAMError as error:
                 self.notice.emit(str(error))
                 refused.append(row)
@@ -197,19 +196,21 @@ class Work(Stage):
             # napari is still busy with the shape that was drawn last: take it off once it is done.
             self.later(self.prompts.sweep)
 
-    def _place_new(self, row: int, drawn: Drawn) -> tuple[PlaneKey, Box]:
+    def _place_new(self, row: int, drawn: Drawn, placement: Placement) -> tuple[PlaneKey, Box]:
         assert self.prompts is not None
         by_hand = self.prompts.drawing and row in self.prompts.layer.selected_data
         if by_hand and on_screen(drawn.vertices, self.prompts.layer, self.viewer) < CLICK_PX:
             raise PromptError(f"{self.image.name}: press and drag to draw a box.")
-        return self._place(drawn)
+        return self._place(drawn, placement)
 
     def _take_moved(self, changes: Changes) -> list[int]:
+        assert self.prompts is not None
+        placement = self.placement(self.prompts.layer)
         asked = []
         for object_id, drawn in changes.moved.items():
             record = self.document[object_id]
             try:
-                key, box = self._place(drawn)
+                key, box = self._place(drawn, placement)
             except MedSAMError as error:
                 self.notice.emit(str(error))
                 self.session.withdraw(self.document, object_id)
@@ -230,7 +231,6 @@ class Work(Stage):
             asked.append(object_id)
         return asked
 
-    def _place(self, drawn: Drawn) -> tuple[PlaneKey, Box]:
-        assert self.prompts is not None
-        key, box = box_of(drawn.vertices, self.prompts.layer, self.viewer, self.image, self.axes)
+    def _place(self, drawn: Drawn, placement: Placement) -> tuple[PlaneKey, Box]:
+        key, box = placement.box_of(drawn.vertices)
         return key, box.clip(self.plane(key).shape)

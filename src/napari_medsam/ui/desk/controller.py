@@ -110,6 +110,7 @@ class Controller(QObject):  # type: ignore[misc]
         work.clicking.hint.connect(lambda text: self.status.emit(text))
         work.asked.connect(self._on_requested)
         work.painting.masks_changed.connect(self._on_masks)
+        work.painting.painted.connect(self._on_painted)
         self.work_opened.emit(work)
         return work
 
@@ -219,13 +220,16 @@ class Controller(QObject):  # type: ignore[misc]
     def _on_predicted(self, document: Document, part: PartKey) -> None:
         for work in self.works:
             if work.document is document:
-                work.draw(part)
-                self.painted.emit(part[0])
+                work.painting.arrived(part)
+
+    def _on_painted(self, object_ids: tuple[int, ...]) -> None:
+        for object_id in object_ids:
+            self.painted.emit(object_id)
 
     def _on_failed(self, document: Document, _part: PartKey, message: str) -> None:
         for work in self.works:
             if work.document is document:
-                work.relabel()
+                work.relabel_soon()
         self.notify(message, warn=True)
 
     def _on_progress(self, now: Progress) -> None:

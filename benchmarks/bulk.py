@@ -1,0 +1,160 @@
+"""Many masks at once: 1,000 into the labels, and 400 boxes of a file adopted.
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/bulk.py [--json OUT] [--masks N] [--boxes N]
+
+Everything is measured in a real napari window with the MedSAM dock: how long it takes, the longest time for which
+the event loop does not come round, and whether one undo takes all of it back. The masks are disks of 40 px in labels
+of 4096 x 4096; they are there already as predictions, so that no decoder takes part. The baseline draws them one by
+one by the same code, each as a step of its own with the texts of all shapes written after it. The 400 boxes are
+shapes of a layer from elsewhere that is put to work: each gets its mask from the built-in model. Exit status 1 when
+a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from desk import Gaps, open_desk, settle, show_embedded, synthetic_image, wait_seconds, wait_until
+from record import RESULTS, Figure, publish
+
+SIDE, SIZE = 4096, 40
+ONE_BY_ONE = 50  # masks of the baseline, all of which would take long
+
+NOTE = (
+    "A window of 1500 x 920. A gap is how long the event loop did not come round; 'idle' is the same window with "
+    "nothing to do."
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--masks", type=int, default=1000)
+    parser.add_argument("--boxes", type=int, default=400)
+    arguments = parser.parse_args()
+    figures = [*_masks(arguments.masks), *_boxes(arguments.boxes)]
+    status = publish("bulk", "Many masks at once", figures, NOTE)
+    if arguments.json:
+        shutil.copyfile(RESULTS / "bulk.json", arguments.json)
+    return status
+
+
+# masks that are known ------------------------------------------------------------------------------------------
+
+
+def _masks(count: int) -> list[Figure]:
+    with open_desk() as (viewer, dock):
+        dock.controller.session.configure(ahead=False, field="whole")
+        show_embedded(viewer, dock, np.zeros((SIDE, SIDE), np.uint8))
+        work = dock.controller.work
+        labels = work.painting.ready().layer
+        idle = Gaps()
+        wait_seconds(3)
+        idle_ms = idle.stop()["max"]
+        what = f"{count:,} masks of {SIZE} px into {SIDE} x {SIDE}"
+        one_by_one = _one_by_one(work, _predictions(work, ONE_BY_ONE))
+        ids = _predictions(work, count)
+        seconds, gap_ms = _draw(work, ids)
+        drawn = len(np.unique(labels.data)) - 1
+        start = time.perf_counter()
+        labels.undo()
+        settle()
+        undo_s = time.perf_counter() - start
+        left = len(np.unique(labels.data)) - 1
+        return [
+            Figure("idle: gap, longest", idle_ms, "ms"),
+            Figure(f"{what}, one by one: time, from {ONE_BY_ONE} of them", one_by_one * count, "s"),
+            Figure(f"{what}: time", seconds, "s", 1.0),
+            Figure(f"{what}: gap, longest", gap_ms, "ms", 100),
+            Figure(f"{what}: of them in the labels", drawn, "masks", count, at_least=True),
+            Figure(f"{what}: still there after one undo", left, "masks", 0),
+            Figure(f"{what}: the undo, which is napari's own", undo_s, "s"),
+        ]
+
+
+def _predictions(work: Any, count: int) -> list[int]:
+    """Add objects with predictions to the document, of disks that lie in a grid; nothing is drawn."""
+    from napari_medsam.geometry import Box
+    from napari_medsam.image.field import whole_field
+    from napari_medsam.segment.prediction import Prediction
+
+    rows, cols = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    disk = rows**2 + cols**2 <= (SIZE / 2) ** 2
+    side = int(np.ceil(count**0.5))
+    [key] = work.shown_keys()
+    ids = []
+    for number in range(count):
+        row, col = ((SIDE // side) * place for place in divmod(number, side))
+        box = Box(row, col, row + SIZE, col + SIZE)
+        record = work.document.add(key, box, 1)
+        found = Prediction(box, row, col, disk, 0.9, "", whole_field((SIDE, SIDE)))
+        work.document.predicted(record.id, found)
+        ids.append(record.id)
+    settle()
+    return ids
+
+
+def _draw(work: Any, ids: list[int]) -> tuple[float, float]:
+    """Seconds until all masks are in the labels, and the longest gap in milliseconds until their canvas is drawn."""
+    painted: list[int] = []
+    work.painting.painted.connect(painted.extend)
+    wait_seconds(0.5)
+    gaps, start = Gaps(), time.perf_counter()
+    work.painting.draw(ids)
+    wait_until(lambda: len(painted) >= len(ids), 60)
+    seconds = time.perf_counter() - start
+    wait_seconds(0.5)  # the canvas, the table and the journal follow
+    return seconds, gaps.stop()["max"]
+
+
+def _one_by_one(work: Any, ids: list[int]) -> float:
+    """Seconds a mask takes when each is a step of its own; they are taken away again."""
+    start = time.perf_counter()
+    for object_id in ids:
+        work.painting.draw([object_id])
+        settle()
+    seconds = (time.perf_counter() - start) / len(ids)
+    for object_id in ids:
+        work.painting.remove(object_id)
+    return seconds
+
+
+# boxes that are adopted ----------------------------------------------------------------------------------------
+
+
+def _boxes(count: int) -> list[Figure]:
+    with open_desk() as (viewer, dock):
+        dock.controller.session.configure(ahead=False, field="whole")
+        show_embedded(viewer, dock, synthetic_image(0, (1024, 1024)))
+        side = int(np.ceil(count**0.5))
+        step = 1000 / side
+        places = [(5 + step * (k // side), 5 + step * (k % side)) for k in range(count)]
+        edge = 0.7 * step
+        shapes = viewer.add_shapes(
+            [np.array([[r, c], [r, c + edge], [r + edge, c + edge], [r + edge, c]]) for r, c in places]
+        )
+        viewer.layers.selection.active = shapes
+        painted: list[int] = []
+        dock.controller.painted.connect(painted.append)
+        wait_seconds(1)
+        gaps, start = Gaps(), time.perf_counter()
+        dock.draw.click()
+        adopted = time.perf_counter() - start
+        wait_until(lambda: len(set(painted)) >= count, 300)
+        seconds = time.perf_counter() - start
+        wait_seconds(0.5)
+        return [
+            Figure(f"{count} boxes adopted: in one piece, until the window is back", adopted, "s"),
+            Figure(f"{count} boxes adopted: until all masks are there", seconds, "s"),
+            Figure(f"{count} boxes adopted: gap, longest", gaps.stop()["max"], "ms"),
+        ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
