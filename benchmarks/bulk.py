@@ -59,8 +59,8 @@ def _masks(count: int) -> list[Figure]:
         idle_ms = idle.stop()["max"]
         what = f"{count:,} masks of {SIZE} px into {SIDE} x {SIDE}"
         one_by_one = _one_by_one(work, _predictions(work, ONE_BY_ONE))
-        ids = _predictions(work, count)
-        seconds, gap_ms = _draw(work, ids)
+        parts = _predictions(work, count)
+        seconds, gap_ms = _draw(work, parts)
         drawn = len(np.unique(labels.data)) - 1
         start = time.perf_counter()
         labels.undo()
@@ -78,7 +78,7 @@ def _masks(count: int) -> list[Figure]:
         ]
 
 
-def _predictions(work: Any, count: int) -> list[int]:
+def _predictions(work: Any, count: int) -> list[Any]:
     """Add objects with predictions to the document, of disks that lie in a grid; nothing is drawn."""
     from napari_medsam.geometry import Box
     from napari_medsam.image.field import whole_field
@@ -87,41 +87,41 @@ def _predictions(work: Any, count: int) -> list[int]:
     rows, cols = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
     disk = rows**2 + cols**2 <= (SIZE / 2) ** 2
     side = int(np.ceil(count**0.5))
-    [key] = work.shown_keys()
-    ids = []
+    plane = work.shown_key()
+    parts = []
     for number in range(count):
         row, col = ((SIDE // side) * place for place in divmod(number, side))
         box = Box(row, col, row + SIZE, col + SIZE)
-        record = work.document.add(key, box, 1)
+        record = work.document.add(plane, box, 1)
         found = Prediction(box, row, col, disk, 0.9, "", whole_field((SIDE, SIDE)))
-        work.document.predicted(record.id, found)
-        ids.append(record.id)
+        work.document.predicted(record.id, plane, found)
+        parts.append((record.id, plane))
     settle()
-    return ids
+    return parts
 
 
-def _draw(work: Any, ids: list[int]) -> tuple[float, float]:
+def _draw(work: Any, parts: list[Any]) -> tuple[float, float]:
     """Seconds until all masks are in the labels, and the longest gap in milliseconds until their canvas is drawn."""
     painted: list[int] = []
     work.painting.painted.connect(painted.extend)
     wait_seconds(0.5)
     gaps, start = Gaps(), time.perf_counter()
-    work.painting.draw(ids)
-    wait_until(lambda: len(painted) >= len(ids), 60)
+    work.painting.draw(parts)
+    wait_until(lambda: len(painted) >= len(parts), 60)
     seconds = time.perf_counter() - start
     wait_seconds(0.5)  # the canvas, the table and the journal follow
     return seconds, gaps.stop()["max"]
 
 
-def _one_by_one(work: Any, ids: list[int]) -> float:
+def _one_by_one(work: Any, parts: list[Any]) -> float:
     """Seconds a mask takes when each is a step of its own; they are taken away again."""
     start = time.perf_counter()
-    for object_id in ids:
-        work.painting.draw([object_id])
+    for part in parts:
+        work.painting.draw([part])
         settle()
-    seconds = (time.perf_counter() - start) / len(ids)
-    for object_id in ids:
-        work.painting.remove(object_id)
+    seconds = (time.perf_counter() - start) / len(parts)
+    for part in parts:
+        work.painting.remove(part)
     return seconds
 
 

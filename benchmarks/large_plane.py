@@ -29,7 +29,7 @@ import numpy as np
 from lib.record import Figure, options_of, publish
 
 from napari_medsam.document.compose import redraw, redraw_bounds
-from napari_medsam.document.objects import Document, PlaneKey
+from napari_medsam.document.objects import Document, PartKey, PlaneKey
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.geometry import Box, union
 from napari_medsam.image.plane import Plane
@@ -183,7 +183,7 @@ class Bench:
     def answer(self, object_id: int) -> float:
         """Seconds from asking for an object's mask until its sharpest one is painted."""
         start = time.perf_counter()
-        self.session.request(self.document, [object_id], self.plane)
+        self.session.request(self.document, [(object_id, KEY)], self.plane)
         self._run_until(lambda: not self.session.awaited(self.document))
         return time.perf_counter() - start
 
@@ -197,18 +197,18 @@ class Bench:
         while not done():
             self.posts.get(timeout=60)()
 
-    def _paint(self, document: Document, object_id: int) -> None:
+    def _paint(self, document: Document, key: PartKey) -> None:
         """Paste a mask the way the window's MaskLayer does: read the region, redraw it, set what changed."""
-        record = document[object_id]
-        bounds = redraw_bounds(record)
+        part = document.part(*key)
+        bounds = redraw_bounds(part)
         if bounds is None:
             return
         r0, c0, r1, c1 = bounds
         region = self.labels[r0:r1, c0:c1]
-        drawn = redraw(region, bounds, record, document, "corrected")
+        drawn = redraw(region, bounds, part, document.in_plane(KEY), "corrected")
         if (drawn != region).any():
             self.labels[r0:r1, c0:c1] = drawn
-        document.update(object_id, extent=union(record.extent, record.patch.bounds))
+        document.update_part(*key, extent=union(part.extent, part.patch.bounds))
 
 
 def boxes_for(side: int, count: int) -> Iterator[Box]:

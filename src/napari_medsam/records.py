@@ -80,7 +80,8 @@ def to_json(value: object, indent: int | None = None) -> str:
 
 def packed_json(value: object) -> bytes:
     """A dataclass as JSON by the types of its fields, where some have a form of their own: a packed mask, say."""
-    return _adapter(type(value)).dump_json(
+    kind: Any = type(value)
+    return _adapter(kind).dump_json(
         value, by_alias=True, warnings="none", ensure_ascii=True, fallback=lambda number: number.item()
     )
 

@@ -83,18 +83,18 @@ class TestMouse:
     ) -> None:
         desk, pointer = hand
         press(desk, pointer, (100, 100))
-        [record] = desk.work.document
-        assert record.box is None
-        assert [point.positive for point in record.points] == [True]
-        assert np.allclose((record.points[0].row, record.points[0].col), (100, 100), atol=1)
-        assert desk.mask(record.id)[100, 100]
-        assert desk.mask(record.id).sum() == CLICK**2
+        [part] = desk.parts
+        assert part.box is None
+        assert [point.positive for point in part.points] == [True]
+        assert np.allclose((part.points[0].row, part.points[0].col), (100, 100), atol=1)
+        assert desk.mask(part.object_id)[100, 100]
+        assert desk.mask(part.object_id).sum() == CLICK**2
 
         press(desk, pointer, (104, 104), ALT)
         press(desk, pointer, (96, 96), CONTROL)
-        [record] = desk.work.document
-        assert [point.positive for point in record.points] == [True, False, False]
-        assert not desk.mask(record.id)[104, 104]
+        [part] = desk.parts
+        assert [point.positive for point in part.points] == [True, False, False]
+        assert not desk.mask(part.object_id)[104, 104]
         symbols = [str(symbol) for symbol in clicks(desk).symbol]
         assert symbols == ["cross", "hbar", "hbar"]
         assert clicks(desk).face_color[0][1] > clicks(desk).face_color[0][0]  # green
@@ -104,7 +104,7 @@ class TestMouse:
         assert not clicks(desk).selected_data
 
         press(desk, pointer, (130, 100))
-        assert [point.positive for point in desk.work.document[record.id].points] == [
+        assert [point.positive for point in desk.part(part.object_id).points] == [
             True,
             False,
             False,
@@ -140,14 +140,14 @@ class TestMouse:
         desk.wait(lambda: len(desk.painted) > before)
         assert not desk.mask(1)[100, 100]
         assert desk.mask(1)[160, 170]
-        assert len(desk.work.document[1].points) == 1
+        assert len(desk.part(1).points) == 1
 
 
 class TestRefining:
     def test_clicks_refine_the_box_just_drawn_or_selected(self, desk: Desk) -> None:
         desk.add_boxes(A, B)
         click(desk, (100, 100), positive=False)
-        assert [len(record.points) for record in desk.work.document] == [0, 1]
+        assert [len(part.points) for part in desk.parts] == [0, 1]
         desk.work.select(1)
         assert "object 1" in desk.statuses[-1]
         click(desk, (100, 100), positive=False)
@@ -189,10 +189,10 @@ class TestRefining:
         painted = desk.mask(1)
         click(desk, (100, 100), positive=False)
         assert np.array_equal(desk.mask(1), clicked(painted, Point(100, 100, False)))
-        assert desk.work.document[1].corrected
+        assert desk.part(1).corrected
         desk.work.clicking.undo()
         assert np.array_equal(desk.mask(1), painted)
-        assert desk.work.document[1].corrected
+        assert desk.part(1).corrected
 
     def test_a_hand_painted_object_can_be_clicked_too(self, desk: Desk) -> None:
         desk.add_boxes(A)
@@ -232,7 +232,7 @@ class TestRefining:
         assert desk.shapes.nshapes == 1
         assert len(clicks(desk).data) == 1
         click(desk, (60, 70), positive=False, wait=False)
-        desk.wait(lambda: len(desk.work.document[1].points) == 2)
+        desk.wait(lambda: len(desk.part(1).points) == 2)
 
 
 class TestRefused:
@@ -272,7 +272,7 @@ class TestRefused:
         desk.controller.configure(model="lite-medsam")
         before = len(desk.painted)
         desk.wait(lambda: len(desk.painted) > before)
-        assert desk.work.document[1].problem is None
+        assert desk.part(1).problem is None
 
 
 class TestStacks:
@@ -285,7 +285,7 @@ class TestStacks:
         desk.settle()
         click(desk, (1, 100, 100))
         click(desk, (2, 50, 50))
-        assert [record.plane.index[0] for record in desk.work.document] == [1, 2]
+        assert [part.plane.index[0] for part in desk.parts] == [1, 2]
         assert np.array_equal(desk.mask(1)[1], square(Point(100, 100)))
         assert not desk.mask(1)[2].any()
         assert np.array_equal(desk.mask(2)[2], square(Point(50, 50)))
@@ -301,7 +301,7 @@ class TestStacks:
         desk.settle()
         desk.work.clicking.begin_next()
         click(desk, (30, 128, 30))
-        assert [record.plane.displayed for record in desk.work.document] == [(1, 2), (0, 2)]
+        assert [part.plane.displayed for part in desk.parts] == [(1, 2), (0, 2)]
         assert np.array_equal(desk.mask(1), mask)
         assert desk.said[said:] == []
 
@@ -317,7 +317,7 @@ class TestStacks:
         grown = desk.mask(1)
         assert grown[130, 100]
         assert (grown & mask).sum() > 0.8 * mask.sum()  # built on the mask before
-        assert len(desk.work.document[1].points) == 2
+        assert len(desk.part(1).points) == 2
 
 
 def test_the_table_and_the_case_tell_of_clicks(desk: Desk) -> None:
@@ -337,8 +337,8 @@ def test_the_table_and_the_case_tell_of_clicks(desk: Desk) -> None:
 
     [path] = done.result()
     first, second = read_case(path).objects
-    assert first.prompts == {"points": [[100.0, 100.0, 0], [60.0, 70.0, 0]]}
-    assert second.prompts == {"points": [[200.0, 200.0, 1]]}
+    assert first.prompts.points == ((100.0, 100.0, 0), (60.0, 70.0, 0))
+    assert second.prompts.points == ((200.0, 200.0, 1),)
     assert second.box is None
     desk.settle()
 
@@ -352,10 +352,10 @@ class TestShapes:
         desk.shapes.mode = "add_path"
         pointer.drag([(100, 50), (100, 150)])
         desk.wait(lambda: bool(desk.painted))
-        [record] = desk.work.document
-        assert record.box is None
-        assert np.allclose([point.col for point in record.points], [60, 80, 100, 120, 140], atol=2)
-        assert np.allclose([point.row for point in record.points], 100, atol=2)
+        [part] = desk.parts
+        assert part.box is None
+        assert np.allclose([point.col for point in part.points], [60, 80, 100, 120, 140], atol=2)
+        assert np.allclose([point.row for point in part.points], 100, atol=2)
         assert desk.mask(1)[100, 52:148].all()
         desk.settle()
         assert desk.shapes.nshapes == 0
@@ -370,14 +370,14 @@ class TestShapes:
         desk.shapes.mode = "add_polygon_lasso"
         pointer.drag([(40, 60), (40, 180), (120, 180), (120, 60), (42, 62)])
         desk.wait(lambda: bool(desk.painted))
-        [record] = desk.work.document
-        assert record.box is not None
-        assert np.allclose(record.box.array(), (40, 60, 120, 180), atol=3)
-        assert 1 <= len(record.points) <= 3
-        assert all(point.positive for point in record.points)
+        [part] = desk.parts
+        assert part.box is not None
+        assert np.allclose(part.box.array(), (40, 60, 120, 180), atol=3)
+        assert 1 <= len(part.points) <= 3
+        assert all(point.positive for point in part.points)
         desk.settle()
         assert desk.shapes.nshapes == 1
-        assert len(clicks(desk).data) == len(record.points)
+        assert len(clicks(desk).data) == len(part.points)
 
     def test_without_a_decoder_for_clicks_a_polygon_is_its_box_and_a_path_is_nothing(
         self, mouse_desk: Desk, image: np.ndarray
@@ -395,5 +395,5 @@ class TestShapes:
         desk.shapes.mode = "add_polygon_lasso"
         pointer.drag([(40, 60), (40, 180), (120, 180), (120, 60), (42, 62)])
         desk.wait(lambda: desk.painted == [1])
-        assert desk.work.document[1].points == ()
+        assert desk.part(1).points == ()
         assert desk.work.clicking.clicks is None

@@ -22,7 +22,7 @@ def two(desk: Desk, image: np.ndarray) -> Desk:
 
 
 def corrected(desk: Desk) -> list[bool]:
-    return [record.corrected for record in desk.work.document]
+    return [part.corrected for part in desk.parts]
 
 
 class TestCorrections:
@@ -37,8 +37,8 @@ class TestCorrections:
         desk.labels.mode = "paint"
         desk.labels.brush_size = 10
         Pointer(desk.viewer).drag([(60, 120), (20, 120)])
-        desk.wait(lambda: desk.work.document[1].corrected)
-        record = desk.work.document[1]
+        desk.wait(lambda: desk.part(1).corrected)
+        record = desk.part(1)
         assert record.prediction is not None
         assert np.array_equal(record.prediction.full(image.shape), filled(image.shape, A))
         assert np.count_nonzero(desk.mask(1)) > record.prediction.area
@@ -64,22 +64,22 @@ class TestCorrections:
     def test_a_stroke_over_two_objects_corrects_both(self, two: Desk, image: np.ndarray) -> None:
         two.paint(2, slice(100, 160), slice(60, 80))
         assert corrected(two) == [True, True]
-        for record, box in zip(two.work.document, (A, B), strict=True):
-            assert record.before is not None
-            assert np.array_equal(record.before.within((0, 0, *image.shape)), filled(image.shape, box))
+        for part, box in zip(two.parts, (A, B), strict=True):
+            assert part.before is not None
+            assert np.array_equal(part.before.within((0, 0, *image.shape)), filled(image.shape, box))
 
     def test_several_strokes_keep_the_mask_before_the_first(self, two: Desk, image: np.ndarray) -> None:
         two.paint(1, *BRUSHED)
         two.paint(0, slice(50, 70), slice(70, 90))
-        before = two.work.document[1].before
+        before = two.part(1).before
         assert before is not None
         assert np.array_equal(before.within((0, 0, *image.shape)), filled(image.shape, A))
 
     def test_a_new_label_painted_by_hand_is_an_object_of_the_class_chosen(self, two: Desk) -> None:
         two.work.choose_class(3)
         two.paint(7, slice(0, 10), slice(0, 10))
-        record = two.work.document[7]
-        assert (record.class_id, record.box, record.corrected) == (3, None, True)
+        part = two.part(7)
+        assert (two.work.document[7].class_id, part.box, part.corrected) == (3, None, True)
         assert two.add_boxes((230, 230, 250, 250)) == [8]
 
     def test_a_box_moved_over_its_corrected_mask_keeps_it_unless_told_otherwise(
@@ -213,18 +213,18 @@ class TestUndo:
         two.redo()
         assert two.ids == [1, 2, 9]
         assert two.work.document[9].class_id == 2
-        assert two.work.document[9].corrected
+        assert two.part(9).corrected
 
     def test_a_deleted_label_painted_again_is_a_new_object(self, two: Desk) -> None:
         two.delete_box(2)
         two.paint(2, slice(160, 180), slice(30, 50))
         two.settle()
-        assert two.work.document[2].box is None
+        assert two.part(2).box is None
         two.undo()
         assert two.ids == [1]
         two.undo()
         assert two.ids == [1, 2]
-        assert two.work.document[2].box is not None
+        assert two.part(2).box is not None
         assert list(two.shapes.features["object"]) == [1, 2]
 
     def test_a_move_undone_leaves_no_stray_pixels_behind_the_next_move(

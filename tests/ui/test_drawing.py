@@ -188,11 +188,11 @@ class TestScripts:
         before = desk.labels.data.copy()
         desk.move_box(1, (300, 300, 340, 340), wait=False)
         assert "outside" in desk.said[-1]
-        assert desk.work.document[1].problem
+        assert desk.part(1).problem
         assert np.array_equal(desk.labels.data, before)
         desk.move_box(1, B)
         assert np.array_equal(desk.mask(1), filled(image.shape, B))
-        assert desk.work.document[1].problem is None
+        assert desk.part(1).problem is None
 
     def test_the_middle_one_of_three_goes_and_the_others_keep_their_ids(
         self, desk: Desk, image: np.ndarray

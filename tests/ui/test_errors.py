@@ -56,11 +56,11 @@ def test_a_failed_decode_is_said_and_marks_its_object(
     desk.add_boxes(A, wait=False)
     desk.wait(lambda: bool(desk.said))
     assert "broke" in desk.said[-1]
-    assert desk.work.document[1].problem
+    assert desk.part(1).problem
     assert desk.shapes.features["label"][0].endswith("!")
     desk.add_boxes(B)
     desk.move_box(1, (40, 60, 100, 100))
-    assert desk.work.document[1].problem is None
+    assert desk.part(1).problem is None
     assert np.array_equal(desk.mask(1), filled(image.shape, (40, 60, 100, 100)))
 
 
@@ -100,7 +100,7 @@ def test_labels_too_small_for_an_object_are_said(desk: Desk, image: np.ndarray) 
     desk.wait(lambda: bool(desk.said))
     assert "up to 255" in desk.said[-1]
     assert not labels.data.any()
-    assert desk.work.document[256].problem
+    assert desk.part(256).problem
     desk.viewer.layers.remove(labels)
     desk.move_box(256, B)
     assert np.array_equal(desk.mask(256), filled(image.shape, B))

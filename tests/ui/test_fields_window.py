@@ -36,11 +36,11 @@ def test_a_small_box_is_answered_at_once_and_then_again(sharp: Desk, image: np.n
     assert not sharp.model.gate.is_set()
     finish(sharp)
     assert sharp.painted == [1, 1]
-    prediction = sharp.work.document[1].prediction
+    prediction = sharp.part(1).prediction
     assert prediction is not None
     assert prediction.field.height < 256
     assert np.array_equal(sharp.mask(1), prediction.full(image.shape))
-    assert sharp.work.document[1].extent == (
+    assert sharp.part(1).extent == (
         prediction.row,
         prediction.col,
         prediction.row + prediction.mask.shape[0],
@@ -65,7 +65,7 @@ def test_a_correction_made_meanwhile_stays(sharp: Desk) -> None:
     finish(sharp)
     assert sharp.painted == [1]
     assert np.array_equal(sharp.labels.data, kept)
-    assert sharp.work.document[1].corrected
+    assert sharp.part(1).corrected
 
 
 def test_a_box_deleted_meanwhile_stays_deleted(sharp: Desk) -> None:

@@ -172,9 +172,9 @@ def check_corrections(desk: Desk, case: Case) -> None:
     spot = [*case.lead, *point, *case.tail]
     index = np.round(desk.labels.world_to_data(desk.work.image.data_to_world(spot))).astype(int)
     desk.labels.data_setitem(tuple(np.array([step]) for step in index), 0)
-    assert desk.work.document[1].corrected
+    assert desk.part(1).corrected
     desk.undo()
-    assert not desk.work.document[1].corrected
+    assert not desk.part(1).corrected
     assert np.array_equal(desk.labels.data, before)
     desk.delete_box(1)
     assert not desk.labels.data.any()
@@ -257,7 +257,7 @@ def test_the_mouse_hits_the_pixels_that_it_shows(mouse_desk: Desk, name: str) ->
     world = [layer.data_to_world(corner)[-2:] for corner in on_layer(case)]
     Pointer(mouse_desk.viewer).drag([world[0], world[2]])
     mouse_desk.wait(lambda: mouse_desk.painted == [1])
-    box = mouse_desk.work.document[1].box
+    box = mouse_desk.part(1).box
     assert box is not None
     assert np.allclose(box.array(), BOX, atol=2)
-    assert mouse_desk.work.document[1].plane.index == (*case.lead, None, None)
+    assert mouse_desk.part(1).plane.index == (*case.lead, None, None)

@@ -16,10 +16,11 @@ import pytest
 from fake_medsam import FakeMedSAM
 from ui_desk import Desk, corners, filled
 
+from napari_medsam.document.objects import DocumentEdit
 from napari_medsam.folders import journal_folder
 from napari_medsam.image.identity import identify
-from napari_medsam.journal.format import object_entry
-from napari_medsam.journal.recovery import find_leftovers
+from napari_medsam.journal.format import part_line, to_line
+from napari_medsam.journal.recovery import find_unsaved
 from napari_medsam.layers import make as layers_module
 from napari_medsam.ui.dock.recovery_row import CONFIRM, DISCARD, describe
 
@@ -74,8 +75,8 @@ def state(desk: Desk) -> dict[str, Any]:
         "features": desk.shapes.features.iloc[order].values.tolist(),
         "colors": np.round(desk.shapes.edge_color[order], 3).tolist(),
         "classes": work.document.classes,
-        "objects": [object_entry(record) for record in work.document],
-        "corrected": [record.corrected for record in work.document],
+        "objects": [to_line(part_line(part, work.document[part.object_id].class_id)) for part in desk.parts],
+        "corrected": [part.corrected for part in desk.parts],
     }
     clicks = work.clicking.clicks
     if clicks is not None:
@@ -130,7 +131,7 @@ def test_all_of_it_comes_back_without_the_model(clicking_desk: Desk, image: np.n
     assert text(desk) is None
 
     desk.paint(1, slice(30, 50), slice(60, 80))  # and it goes on from there
-    assert desk.work.document[1].corrected
+    assert desk.part(1).corrected
     [new] = desk.add_boxes((5, 200, 30, 250))
     assert new == 11
     wanted = state(desk)
@@ -150,10 +151,8 @@ def test_polygons_and_ellipses_come_back_as_they_were_drawn(desk: Desk, image: n
         desk.shapes.add([shape], shape_type=kind)
         desk.wait(lambda before=painted: len(desk.painted) > before)
     wanted, kinds = state(desk), list(desk.shapes.shape_type)
-    for record in desk.work.document:
-        desk.work.document.changed.emit(
-            record.id
-        )  # so all are written once more when the shapes are gone already
+    # So all are written once more when the shapes are gone already.
+    desk.work.document.edited.emit(DocumentEdit(parts=tuple(part.key for part in desk.parts)))
     reopened(desk, image, name="cells", scale=(0.5, 0.25), rotate=10)
     restored(desk)
     assert_same(state(desk), wanted)
@@ -397,11 +396,11 @@ def test_two_windows_do_not_touch_each_others(open_desk: Callable[..., Desk], im
     other.add_boxes(B, C)
     one.dock.close_session()
     other.dock.close_session()
-    found = find_leftovers(journal_folder(), identify([image], name="cells"))
-    assert sorted(leftover.objects for leftover in found) == [1, 2]
-    assert all(leftover.read().broken == 0 for leftover in found)
-    for leftover in found:
-        leftover.leave()
+    found = find_unsaved(journal_folder(), identify([image], name="cells"))
+    assert sorted(unsaved.objects for unsaved in found) == [1, 2]
+    assert all(unsaved.read().broken == 0 for unsaved in found)
+    for unsaved in found:
+        unsaved.leave()
 
 
 def test_the_last_stroke_before_the_viewer_is_closed_is_kept(
@@ -414,10 +413,10 @@ def test_the_last_stroke_before_the_viewer_is_closed_is_kept(
     wanted = np.array(desk.labels.data)
     desk.viewer.layers.clear()
     desk.dock.close_session()
-    [leftover] = find_leftovers(journal_folder(), identify([image], name="cells"))
-    [pixels] = leftover.read().pixels
+    [unsaved] = find_unsaved(journal_folder(), identify([image], name="cells"))
+    [pixels] = unsaved.read().pixels
     assert np.array_equal(pixels.patch.within((0, 0, *image.shape)), wanted == 1)
-    leftover.leave()
+    unsaved.leave()
 
 
 def test_a_folder_that_cannot_be_written_is_said_once_and_hinders_nothing(
@@ -501,8 +500,8 @@ work = dock.controller.work
 dock.tools.draw.click()
 work.document.set_class(2, "nucleus")
 work.prompts.layer.add_rectangles([corners(box) for box in {boxes!r}])
-wait(lambda: all(record.prediction is not None for record in work.document))
-work.document.update(2, class_id=2)
+wait(lambda: all(part.prediction is not None for part in work.document.parts()))
+work.document.classify(2, 2)
 rows, cols = np.mgrid[140:160, 20:60].reshape(2, -1)
 work.masks.layer.data_setitem((rows, cols), 2)
 np.save({labels!r}, work.masks.layer.data)
@@ -510,7 +509,7 @@ end = time.monotonic() + 1.0
 wait(lambda: time.monotonic() > end)
 print("ready", flush=True)
 while True:
-    number = work.document.add(next(iter(work.document)).plane, None, 1).id  # busy, as it is killed
+    number = work.document.add(work.document.parts()[0].plane, None, 1).id  # busy, as it is killed
     work.document.remove(number)
     QApplication.processEvents()
 """
@@ -541,11 +540,11 @@ def test_after_a_kill_a_new_napari_restores_what_it_showed(
     assert text(desk) is not None
     restored(desk)
     assert np.array_equal(desk.labels.data, np.load(tmp_path / "labels.npy"))
-    records = [record for record in desk.work.document if record.box is not None]
-    assert [record.id for record in records] == [1, 2, 3]
-    assert [tuple(record.box.array()) for record in records] == [A, B, C]  # type: ignore[union-attr]
-    assert [record.class_id for record in records] == [1, 2, 1]
-    assert [record.corrected for record in records] == [False, True, False]
+    parts = [part for part in desk.parts if part.box is not None]
+    assert [part.object_id for part in parts] == [1, 2, 3]
+    assert [tuple(part.box.array()) for part in parts] == [A, B, C]  # type: ignore[union-attr]
+    assert [desk.work.document[part.object_id].class_id for part in parts] == [1, 2, 1]
+    assert [part.corrected for part in parts] == [False, True, False]
     assert desk.work.document.class_of(2).name == "nucleus"
     for shape, box in zip(desk.shapes.data, (A, B, C), strict=True):
         assert np.allclose(shape, corners(box))

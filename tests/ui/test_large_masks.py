@@ -42,11 +42,11 @@ def test_masks_are_drawn_corrected_undone_and_exported(on_disk: Desk, tmp_path: 
     assert np.array_equal(on_disk.labels.data[1], expected)
     assert not on_disk.labels.data[0].any()
     on_disk.paint(1, slice(0, 5), slice(0, 7))
-    assert on_disk.work.document[1].corrected
+    assert on_disk.part(1).corrected
     assert (on_disk.labels.data[1, :5, :7] == 1).all()
     on_disk.undo()
     assert np.array_equal(on_disk.labels.data[1], expected)
-    assert not on_disk.work.document[1].corrected
+    assert not on_disk.part(1).corrected
     done = on_disk.dock.desk.export(tmp_path / "cases")
     assert done is not None
     assert len(done.result(60)) == 1

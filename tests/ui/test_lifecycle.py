@@ -180,7 +180,7 @@ class TestLayersGo:
         desk.add_boxes(B)
         assert np.array_equal(desk.mask(1), filled(image.shape, A))
         assert np.array_equal(desk.mask(10), filled(image.shape, B))
-        assert [record.corrected for record in desk.work.document] == [False, False]
+        assert [part.corrected for part in desk.parts] == [False, False]
         desk.undo()
         assert not desk.mask(10).any()
 

@@ -12,6 +12,7 @@ from fake_medsam import FakeLoader, FakeMedSAM
 from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QTimer
 
+from napari_medsam.document.objects import Part, PlaneKey
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.layers.work import Work
 from napari_medsam.session.settings import Settings
@@ -73,6 +74,19 @@ class Desk:
     def ids(self) -> list[int]:
         return [record.id for record in self.work.document]
 
+    def part_on(self, object_id: int, z: int) -> Part:
+        """An object's part on a slice of a stack."""
+        return self.work.document.part(object_id, PlaneKey((z, None, None), (1, 2)))
+
+    @property
+    def parts(self) -> list[Part]:
+        return self.work.document.parts()
+
+    def part(self, object_id: int) -> Part:
+        """An object's part on its only plane."""
+        [part] = self.work.document[object_id].parts.values()
+        return part
+
     def wait(self, condition: Callable[[], bool]) -> None:
         self.qtbot.waitUntil(condition, timeout=TIMEOUT_MS)
 
@@ -133,6 +147,10 @@ class Desk:
         grid = np.mgrid[rows, cols].reshape(2, -1)
         fixed = [np.full(grid.shape[1], int(step)) for step in self.viewer.dims.current_step[:-2]]
         self.labels.data_setitem((*fixed[len(fixed) + 2 - self.labels.ndim :], *grid), label)
+
+    def paint_on(self, label: int, z: int, patch: tuple[slice, slice]) -> None:
+        """Paint a rectangle of a slice, wherever the view is."""
+        self.labels.data_setitem(tuple(np.mgrid[slice(z, z + 1), *patch].reshape(3, -1)), label)
 
     def settle(self) -> None:
         """Let every queued call and timer of the controller run."""

@@ -102,40 +102,44 @@ class Demo:
             pointer.drag([(r0 - 0.5, c0 - 0.5), (r1 - 0.5, c1 - 0.5)])
             with _step(f"box {number} ({class_name}): from mouse release to painted mask") as note:
                 _wait(partial(bool, painted), "its mask")
-                found = self.work.document[painted[0]].prediction
+                found = self._part(painted[0]).prediction
                 note(f"object {painted[0]}, predicted IoU {found.iou:.2f}, {found.area} px")
             self.dock.controller.painted.disconnect(painted.append)
         with _step("sharpen the masks on fields of their own"):
             session = self.dock.controller.session
             _wait(lambda: not session.awaited(self.work.document), "the last mask")
-        empty = [record.id for record in self.work.document if not record.prediction.area]
+        empty = [part.object_id for part in self.work.document.parts() if not part.prediction.area]
         if empty:
             raise DemoError(f"the masks of objects {empty} are empty")
 
+    def _part(self, object_id: int) -> Any:
+        """An object on the plane of the sample."""
+        return next(iter(self.work.document[object_id].parts.values()))
+
     def _correct(self) -> None:
-        record = next(iter(self.work.document))
-        with _step(f"correct object {record.id} with the brush") as note:
+        part = self.work.document.parts()[0]
+        with _step(f"correct object {part.object_id} with the brush") as note:
             labels = self.work.masks.layer
-            start, stop = self._stroke(record)
+            start, stop = self._stroke(part)
             self.viewer.layers.selection.active = labels
             labels.mode = "paint"
             labels.brush_size = BRUSH
-            labels.selected_label = record.id
-            before = int(np.count_nonzero(labels.data == record.id))
+            labels.selected_label = part.object_id
+            before = int(np.count_nonzero(labels.data == part.object_id))
             Pointer(self.viewer).drag([start, stop], steps=12)
-            _wait(lambda: self.work.document[record.id].corrected, "the correction to be noticed")
-            note(f"{int(np.count_nonzero(labels.data == record.id)) - before:+d} px")
+            _wait(lambda: self._part(part.object_id).corrected, "the correction to be noticed")
+            note(f"{int(np.count_nonzero(labels.data == part.object_id)) - before:+d} px")
         labels.mode = "pan_zoom"
 
-    def _stroke(self, record: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+    def _stroke(self, part: Any) -> tuple[tuple[float, float], tuple[float, float]]:
         """From the middle of the mask to the spot in its box that lies farthest from any mask."""
         labels = np.asarray(self.work.masks.layer.data)
         free = np.zeros(labels.shape, dtype=bool)
-        r0, c0, r1, c1 = (int(edge) for edge in record.box.array())
+        r0, c0, r1, c1 = (int(edge) for edge in part.box.array())
         free[r0 + BRUSH : r1 - BRUSH, c0 + BRUSH : c1 - BRUSH] = True
         away = np.where(free, distance_transform_edt(labels == 0), 0)
         stop = np.unravel_index(int(np.argmax(away)), away.shape)
-        rows, cols = np.nonzero(labels == record.id)
+        rows, cols = np.nonzero(labels == part.object_id)
         return (float(rows.mean()), float(cols.mean())), (float(stop[0]), float(stop[1]))
 
     def _export(self) -> None:

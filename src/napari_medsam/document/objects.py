@@ -278,7 +278,9 @@ class Document:
             self._tell(DocumentEdit(parts=(part.key,)))
         return part
 
-    def predicted(self, object_id: int, plane: PlaneKey, prediction: Prediction, masks_before: ClickHistory = ()) -> Part:
+    def predicted(
+        self, object_id: int, plane: PlaneKey, prediction: Prediction, masks_before: ClickHistory = ()
+    ) -> Part:
         """Give a part its newest prediction, which also forgets an earlier correction.
 
         masks_before: those before its clicks; where one of them was painted, the correction lives on in the prediction

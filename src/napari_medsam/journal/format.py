@@ -26,7 +26,8 @@ VERSION: Final = 2
 LONGEST_LINE = 2**30
 LARGEST_ID = 2**62
 MOST_CLASSES = 10**6
-KINDS = ("rectangle", "ellipse", "polygon")
+Kind = Literal["rectangle", "ellipse", "polygon"]
+KINDS: tuple[Kind, ...] = ("rectangle", "ellipse", "polygon")
 LEAST_VERTICES, MOST_VERTICES = 3, 10**6
 
 
@@ -62,7 +63,7 @@ class Outline:
     kind: as napari names it. vertices: (row, col) each, in plane pixels, whole numbers at pixel centres.
     """
 
-    kind: Literal["rectangle", "ellipse", "polygon"]
+    kind: Kind
     vertices: tuple[tuple[float, float], ...]
 
 

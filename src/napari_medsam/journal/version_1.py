@@ -40,7 +40,7 @@ def _part(entry: Json) -> Json:
     return {
         "object_id": entry["object"],
         "plane": _plane(entry["plane"]),
-        "box": _box(entry["box"]),
+        "box": entry["box"],
         "points": [{"row": row, "col": col, "positive": bool(sign)} for row, col, sign in entry["points"]],
         "masks_before": [
             {"prediction": _prediction(mask["prediction"]), "painted": _patch(mask["painted"])}
@@ -59,7 +59,7 @@ def _prediction(entry: Json | None) -> Json | None:
         return None
     field = _named(entry["field"], "row", "col", "height", "width", "kind")
     patch = _patch(entry["mask"]) or {}
-    return {"box": _box(entry["box"]), **patch, "iou": entry["iou"], "key": entry["key"], "field": field}
+    return {"box": entry["box"], **patch, "iou": entry["iou"], "key": entry["key"], "field": field}
 
 
 def _patch(entry: list[Any] | None) -> Json | None:
@@ -68,10 +68,6 @@ def _patch(entry: list[Any] | None) -> Json | None:
 
 def _plane(entry: list[Any]) -> Json | None:
     return _named(entry, "index", "displayed")
-
-
-def _box(entry: list[Any] | None) -> Json | None:
-    return _named(entry, "r0", "c0", "r1", "c1")
 
 
 def _named(values: list[Any] | None, *names: str) -> Json | None:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_medsam.document.click_edits import Change, as_it_stands, set_points
+from napari_medsam.document.click_edits import ClickEdit, as_it_stands, set_points
 from napari_medsam.document.compose import ReadRegion
-from napari_medsam.document.objects import ObjectRecord, PlaneKey
+from napari_medsam.document.objects import Part, PartKey, PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.layers.clicks import Click, ClickLayer
 from napari_medsam.layers.make import add_clicks
@@ -36,7 +36,9 @@ class Clicking:
     """Ties a Points layer to the document of a stage, both ways.
 
     ``target`` is the object that the next click is about; None: a plus click begins a new one. ``hint(text)`` says
-    which that is.
+    which that is. An object that the user picked stays the target on every plane: a plus click on a plane where it
+    has no part begins one. One that was only drawn or clicked last is the target on its own planes; elsewhere a plus
+    click begins a new object, as slices are often gone through one by one.
     """
 
     hint = Signal(str)
@@ -46,13 +48,14 @@ class Clicking:
         self.target: int | None = None
         self._stage = stage
         self._painting = painting
-        self._seen: dict[int, Said] = {}
+        self._picked = False
+        self._seen: dict[PartKey, Said] = {}
 
     def attach(self, layer: Points) -> None:
         """Use a Points layer that was made for clicks; those that the document has are shown in it."""
         self.drop()
         self.clicks = ClickLayer(layer)
-        self.show(*self._stage.document)
+        self.show(*self._stage.document.parts())
         self.clicks.changed.connect(self.sync)
         self.clicks.finished.connect(self.begin_next)
         self.clicks.undone.connect(self.undo)
@@ -70,10 +73,10 @@ class Clicking:
             self.clicks.close()
             self.clicks = None
 
-    def choose(self, object_id: int | None) -> None:
-        """Let the next clicks be about an object; None: about a new one."""
-        if object_id != self.target:
-            self.target = object_id
+    def choose(self, object_id: int | None, *, picked: bool = False) -> None:
+        """Let the next clicks be about an object; None: about a new one. picked: by the user, so on every plane."""
+        if (object_id, picked) != (self.target, self._picked):
+            self.target, self._picked = object_id, picked
             self.say_target()
 
     def pick(self, object_id: int) -> None:
@@ -81,11 +84,11 @@ class Clicking:
         if object_id in self._stage.document:
             if self._stage.masks is not None:
                 self._stage.masks.choose(object_id)
-            self.choose(object_id)
+            self.choose(object_id, picked=True)
 
     def begin_next(self) -> None:
         """The next click on an object begins it."""
-        self.target = None
+        self.target, self._picked = None, False
         self.say_target()
 
     def say_target(self) -> None:
@@ -96,48 +99,51 @@ class Clicking:
         keys = f"Click: {sign}, with Alt or Ctrl: {other} (keys P and N)."
         if self.target is None:
             self.hint.emit(f"A plus click begins a new object. {keys}")
-        else:
-            self.hint.emit(
-                f"Clicks refine object {self.target}. {keys} Enter: next object. Ctrl+Z: undo a click."
-            )
+            return
+        where = ""
+        if len(self._stage.shape) > 2 and self._picked:
+            where = " Where it is not yet, a plus click adds it."
+        elif len(self._stage.shape) > 2:
+            where = " On another slice a plus click begins a new one; select this one to go on with it there."
+        self.hint.emit(
+            f"Clicks refine object {self.target}.{where} {keys} Enter: next object. Ctrl+Z: undo a click."
+        )
 
     def undo(self) -> None:
         """Take the newest click back; its object gets the mask it had before."""
-        object_id = None if self.clicks is None else self.clicks.take_last()
-        if object_id is not None and object_id in self._stage.document:
-            self.choose(object_id)
+        part = None if self.clicks is None else self.clicks.take_last()
+        if part is not None and part[0] in self._stage.document and part[0] != self.target:
+            self.choose(part[0])
 
-    def show(self, *records: ObjectRecord) -> None:
-        """Show the clicks that objects of the document have."""
-        clicked = [record for record in records if record.points]
+    def show(self, *parts: Part) -> None:
+        """Show the clicks that parts in the document have."""
+        clicked = [part for part in parts if part.points]
         if self.clicks is None or not clicked:
             return
         placement = self._stage.placement(self.clicks.layer)
         self.clicks.add(
             {
-                record.id: list(
+                part.key: list(
                     zip(
-                        placement.places_of(
-                            [(point.row, point.col) for point in record.points], record.plane
-                        ),
-                        [point.positive for point in record.points],
+                        placement.places_of([(point.row, point.col) for point in part.points], part.plane),
+                        [point.positive for point in part.points],
                         strict=True,
                     )
                 )
-                for record in clicked
+                for part in clicked
             }
         )
         shown = self.clicks.clicks()
-        self._seen.update({record.id: _said(shown[record.id]) for record in clicked})
+        self._seen.update({part.key: _said(shown[part.key]) for part in clicked})
 
-    def take_off(self, object_ids: Iterable[int]) -> None:
-        """Objects are gone from the document, or their clicks mean nothing any more."""
-        gone = set(object_ids)
-        for object_id in gone:
-            self._seen.pop(object_id, None)
+    def take_off(self, parts: Iterable[PartKey]) -> None:
+        """Parts are gone from the document, or their clicks mean nothing any more."""
+        gone = set(parts)
+        for key in gone:
+            self._seen.pop(key, None)
         if self.clicks is not None:
             self.clicks.take_off(gone)
-        if self.target in gone:
+        if self.target is not None and self.target not in self._stage.document:
             self.begin_next()
 
     def take_scribble(self, drawn: PromptLayer) -> list[int]:
@@ -153,32 +159,32 @@ class Clicking:
             return []
         row, vertices = scribble
         try:
-            key, places = self._places(vertices, drawn.layer)
-            points = [point for point in clicks_along(places) if point.inside(stage.plane(key).shape)]
+            plane, places = self._places(vertices, drawn.layer)
+            points = [point for point in clicks_along(places) if point.inside(stage.plane(plane).shape)]
             if not points:
                 raise PromptError(f"{stage.image.name}: the path lies outside the image. Draw it inside.")
         except MedSAMError as error:
             stage.notice.emit(str(error))
         else:
-            record = stage.document.add(key, None, stage.choices.class_id)
-            self._seed(record.id, points)
-            stage.predict([record.id])
-            self.choose(record.id)
+            object_id = stage.document.add(plane, None, stage.choices.class_id).id
+            self._seed((object_id, plane), points)
+            stage.predict([(object_id, plane)])
+            self.choose(object_id)
         return [row]
 
-    def fill_outline(self, object_id: int, shape: Drawn, drawn: PromptLayer) -> None:
-        """Give the object of a polygon some clicks inside it, where the decoder knows clicks."""
+    def fill_outline(self, key: PartKey, shape: Drawn, drawn: PromptLayer) -> None:
+        """Give the part of a polygon some clicks inside it, where the decoder knows clicks."""
         stage = self._stage
         if shape.kind == "polygon" and knows_clicks(stage.session.model):
-            key, places = self._places(shape.vertices, drawn.layer)
-            plane = stage.plane(key)
-            self._seed(object_id, [point for point in inner_clicks(places) if point.inside(plane.shape)])
+            plane, places = self._places(shape.vertices, drawn.layer)
+            size = stage.plane(plane).shape
+            self._seed(key, [point for point in inner_clicks(places) if point.inside(size)])
 
-    def _seed(self, object_id: int, points: list[Point]) -> None:
-        """Give an object its first clicks; it is not asked for yet."""
-        set_points(self._stage.document, object_id, tuple(points), MaskBefore())
+    def _seed(self, key: PartKey, points: list[Point]) -> None:
+        """Give a part its first clicks; it is not asked for yet."""
+        set_points(self._stage.document, *key, tuple(points), MaskBefore())
         if self.clicks is not None:
-            self.show(self._stage.document[object_id])
+            self.show(self._stage.document.part(*key))
         else:  # napari is still busy with the shape
             self._stage.later(self.ready)
 
@@ -197,13 +203,14 @@ class Clicking:
         new, clicks = self.clicks.new(), self.clicks.clicks()
         owners = self._take_new(new, clicks)
         asked = []
-        for object_id in dict.fromkeys((*clicks, *(r.id for r in self._stage.document if r.points))):
-            own = clicks.get(object_id, [])
-            if object_id not in self._stage.document or self._seen.get(object_id) == _said(own):
+        clicked = (part.key for part in self._stage.document.parts() if part.points)
+        for key in dict.fromkeys((*clicks, *clicked)):
+            own = clicks.get(key, [])
+            if self._stage.document.get_part(*key) is None or self._seen.get(key) == _said(own):
                 continue  # another plane's may not even have a place in this view
-            self._seen[object_id] = _said(own)
-            if self._take(object_id, own):
-                asked.append(object_id)
+            self._seen[key] = _said(own)
+            if self._take(key, own):
+                asked.append(key)
         self._stage.predict(asked)  # first of all: what follows takes napari some milliseconds
         if asked:
             self._stage.asked.emit()
@@ -213,9 +220,9 @@ class Clicking:
         else:
             self._stage.relabel()
 
-    def _take_new(self, new: list[Click], clicks: dict[int, list[Click]]) -> dict[int, int]:
-        """Find the object of each new click and add it to that object's clicks."""
-        owners: dict[int, int] = {}
+    def _take_new(self, new: list[Click], clicks: dict[PartKey, list[Click]]) -> dict[int, PartKey]:
+        """Find the part that each new click is about and add it to that part's clicks."""
+        owners: dict[int, PartKey] = {}
         for click in new:
             try:
                 owners[click.row] = self._owner(click)
@@ -225,78 +232,79 @@ class Clicking:
                 clicks.setdefault(owners[click.row], []).append(click)
         return owners
 
-    def _owner(self, click: Click) -> int:
-        key, _ = self._place(click)
-        record = None if self.target is None else self._stage.document.get(self.target)
-        if record is None or record.plane != key:
-            if not click.positive:
+    def _owner(self, click: Click) -> PartKey:
+        plane, _ = self._place(click)
+        document, target = self._stage.document, self.target
+        part = None if target is None else document.get_part(target, plane)
+        if part is not None:
+            if part.prompt is None and not click.positive:
                 raise PromptError(
-                    f"{self._stage.image.name}: a minus click corrects an object. Begin one with a plus click."
+                    f"Object {target} was painted and has no box. Make a plus click on it before a minus click."
                 )
-            record = self._stage.document.add(key, None, self._stage.choices.class_id)
-            self.choose(record.id)
-        elif record.prompt is None and not click.positive:
+            return part.key
+        if not click.positive:
             raise PromptError(
-                f"Object {record.id} was painted and has no box. Make a plus click on it before a minus click."
+                f"{self._stage.image.name}: a minus click corrects an object. Begin one with a plus click."
             )
-        return record.id
+        if target is not None and target in document and self._picked:
+            return document.add_part(Part(target, plane)).key
+        object_id = document.add(plane, None, self._stage.choices.class_id).id
+        self.choose(object_id)
+        return object_id, plane
 
-    def _take(self, object_id: int, clicks: list[Click]) -> bool:
-        """Give an object the clicks it has now; whether it is to be decoded."""
-        stage, record = self._stage, self._stage.document[object_id]
+    def _take(self, key: PartKey, clicks: list[Click]) -> bool:
+        """Give a part the clicks it has now; whether it is to be decoded."""
+        stage = self._stage
         points = []
         for click in clicks:
             try:
-                key, point = self._place(click)
-                if key != record.plane:
-                    raise PromptError(f"{point} left the plane of object {object_id}. Move it back.")
+                plane, point = self._place(click)
+                if plane != key[1]:
+                    raise PromptError(f"{point} left the plane of object {key[0]}. Move it back.")
             except MedSAMError as error:
                 stage.notice.emit(str(error))
                 return False
             points.append(point)
-        if tuple(points) == record.points:
+        if tuple(points) == stage.document.part(*key).points:
             return False
         self._painting.finish()
-        record = stage.document[object_id]
-        open_before = object_id in stage.session.awaited(stage.document)
-        standing = as_it_stands(record, self._reader(record))
-        return self._do(
-            object_id, set_points(stage.document, object_id, tuple(points), standing), open_before
-        )
+        part = stage.document.part(*key)
+        open_before = key in stage.session.awaited(stage.document)
+        standing = as_it_stands(part, self._reader(part))
+        return self._do(key, set_points(stage.document, *key, tuple(points), standing), open_before)
 
-    def _do(self, object_id: int, change: Change, open_before: bool) -> bool:
-        """Do what changed clicks ask for; whether the object is to be decoded."""
+    def _do(self, key: PartKey, edit: ClickEdit, open_before: bool) -> bool:
+        """Do what changed clicks ask for; whether the part is to be decoded."""
         stage = self._stage
-        if change.gone:
-            self._painting.remove(object_id)
-            self.take_off([object_id])
+        if edit.gone:
+            self._painting.remove(key)
+            self.take_off([key])
             return False
-        if change.kept:
-            stage.notice.emit(f"Object {object_id} keeps your corrected mask.")
+        if edit.kept:
+            stage.notice.emit(f"Object {key[0]} keeps your corrected mask.")
             return False
-        record = stage.document[object_id]
-        if change.restore is not None:
-            stage.session.withdraw(stage.document, object_id)
-            self._painting.restore(object_id, change.restore)
+        if edit.restore is not None:
+            stage.session.withdraw(stage.document, key)
+            self._painting.restore(key, edit.restore)
             # The sharper mask of that earlier prompt may never have come.
-            return open_before and change.restore.painted is None
-        if record.prompt is None:
-            stage.session.withdraw(stage.document, object_id)
-            problem = f"Object {object_id} has no box and no click on it (plus). Click on it."
-            stage.document.update(object_id, problem=problem)
+            return open_before and edit.restore.painted is None
+        if stage.document.part(*key).prompt is None:
+            stage.session.withdraw(stage.document, key)
+            problem = f"Object {key[0]} has no box and no click on it (plus). Click on it."
+            stage.document.update_part(*key, problem=problem)
             stage.notice.emit(problem)
             return False
-        return change.ask
+        return edit.ask
 
     def _place(self, click: Click) -> tuple[PlaneKey, Point]:
         assert self.clicks is not None
         stage = self._stage
-        key, (row, col) = stage.placement(self.clicks.layer).point_of(click.place)
-        return key, Point(row, col, click.positive).check(stage.plane(key).shape)
+        plane, (row, col) = stage.placement(self.clicks.layer).point_of(click.place)
+        return plane, Point(row, col, click.positive).check(stage.plane(plane).shape)
 
-    def _reader(self, record: ObjectRecord) -> ReadRegion | None:
+    def _reader(self, part: Part) -> ReadRegion | None:
         masks = self._stage.masks
-        return None if masks is None else partial(masks.read, record.plane)
+        return None if masks is None else partial(masks.read, part.plane)
 
 
 def _said(clicks: Iterable[Click]) -> Said:

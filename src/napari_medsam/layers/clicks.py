@@ -1,7 +1,7 @@
-"""One Points layer as the clicks of a document: which object each belongs to, and whether it lies on it (plus) or not.
+"""One Points layer as the clicks of a document: which part each belongs to, and whether it lies on it (plus) or not.
 
-The object's id and the sign live in the layer's features. A point that is new has no object until `assign` gives it
-one. The order of the rows is the order of the clicks.
+The object's id, the part's plane and the sign live in the layer's features. A point that is new has no part until
+`assign` gives it one. The order of the rows is the order of the clicks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
+from napari_medsam.document.objects import PartKey, PlaneKey
+
 if TYPE_CHECKING:
     from napari.layers import Points
 
@@ -23,6 +25,9 @@ OTHER_SIGN = ("Alt", "Control")
 
 LOOKS = {True: ("cross", "#2ee65a"), False: ("hbar", "#ff3b3b")}
 NEW, REFUSED = 0, -1
+
+Row = tuple[int, PlaneKey | None, bool]
+"""What the features say of a point: its object's id, the plane of the part, its sign."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,20 +77,20 @@ class ClickLayer:
             for row in range(self._count, len(self.layer.data))
         ]
 
-    def clicks(self) -> dict[int, list[Click]]:
-        """The clicks of each object, in their order; not those that are new."""
-        found: dict[int, list[Click]] = {}
-        for row, (object_id, positive) in enumerate(self._rows()[: self._count]):
-            if object_id > NEW:
+    def clicks(self) -> dict[PartKey, list[Click]]:
+        """The clicks of each part, in their order; not those that are new."""
+        found: dict[PartKey, list[Click]] = {}
+        for row, (object_id, plane, positive) in enumerate(self._rows()[: self._count]):
+            if object_id > NEW and plane is not None:
                 place = np.array(self.layer.data[row], dtype=float)
-                found.setdefault(object_id, []).append(Click(row, place, positive))
+                found.setdefault((object_id, plane), []).append(Click(row, place, positive))
         return found
 
-    def assign(self, owners: Mapping[int, int], clicks: Iterable[Click]) -> None:
-        """Give new points their objects (row -> id, `REFUSED` for none) and signs; all points count as known then."""
+    def assign(self, owners: Mapping[int, PartKey], clicks: Iterable[Click]) -> None:
+        """Give new points their parts (row -> key; none: refused) and signs; all points count as known then."""
         rows = self._rows()
         for click in clicks:
-            rows[click.row] = (owners.get(click.row, REFUSED), click.positive)
+            rows[click.row] = (*owners.get(click.row, (REFUSED, None)), click.positive)
         self._write(rows)
         self._count = len(self.layer.data)
         self._other = False
@@ -94,29 +99,29 @@ class ClickLayer:
         """Take refused points off the layer, and the selection that hides the looks of the point just added."""
         if str(self.layer.mode) == "add":
             self.layer.selected_data = set()
-        self._remove([row for row, (object_id, _) in enumerate(self._rows()) if object_id == REFUSED])
+        self._remove([row for row, (object_id, *_) in enumerate(self._rows()) if object_id == REFUSED])
 
-    def add(self, clicks: Mapping[int, Sequence[tuple[npt.NDArray[np.float64], bool]]]) -> None:
-        """Show clicks of objects that the document has already: id -> (place, sign) of each click."""
+    def add(self, clicks: Mapping[PartKey, Sequence[tuple[npt.NDArray[np.float64], bool]]]) -> None:
+        """Show clicks of parts that the document has already: key -> (place, sign) of each click."""
         rows = self._rows()
         places = [place for own in clicks.values() for place, _ in own]
         with self._quiet():
             self.layer.add(np.asarray(places, dtype=float))
-        self._write([*rows, *((object_id, sign) for object_id, own in clicks.items() for _, sign in own)])
+        self._write([*rows, *((*key, sign) for key, own in clicks.items() for _, sign in own)])
         self._count = len(self.layer.data)
 
-    def take_off(self, object_ids: Iterable[int]) -> None:
-        """Take the clicks of objects off the layer."""
-        gone = set(object_ids)
-        self._remove([row for row, (object_id, _) in enumerate(self._rows()) if object_id in gone])
+    def take_off(self, parts: Iterable[PartKey]) -> None:
+        """Take the clicks of parts off the layer."""
+        gone = {(object_id, plane) for object_id, plane in parts}
+        self._remove([row for row, (*key, _) in enumerate(self._rows()) if tuple(key) in gone])
 
-    def take_last(self) -> int | None:
-        """Take the newest click off, as the user would, and return its object; None when there is none."""
+    def take_last(self) -> PartKey | None:
+        """Take the newest click off, as the user would, and return its part; None when there is none."""
         if self._count == 0:
             return None
-        object_id = self._rows()[self._count - 1][0]
+        object_id, plane, _ = self._rows()[self._count - 1]
         self.layer.remove([self._count - 1])
-        return object_id
+        return None if plane is None else (object_id, plane)
 
     def choose_sign(self, positive: bool) -> None:
         """Set what the next click says: on the object, or not."""
@@ -129,22 +134,27 @@ class ClickLayer:
 
     # ---------------------------------------------------------------------------------------------------------
 
-    def _rows(self) -> list[tuple[int, bool]]:
+    def _rows(self) -> list[Row]:
         frame = self.layer.features
         return [
-            (int(object_id), bool(positive))
-            for object_id, positive in zip(frame["object"], frame["positive"], strict=True)
+            (int(object_id), plane or None, bool(positive))
+            for object_id, plane, positive in zip(
+                frame["object"], frame["object_plane"], frame["positive"], strict=True
+            )
         ]
 
-    def _write(self, rows: Sequence[tuple[int, bool]]) -> None:
+    def _write(self, rows: Sequence[Row]) -> None:
         frame = self.layer.features.copy()
-        frame["object"] = np.array([object_id for object_id, _ in rows], dtype=int)
-        frame["positive"] = np.array([positive for _, positive in rows], dtype=bool)
+        planes = np.full(len(rows), None, dtype=object)
+        planes[:] = [plane for _, plane, _ in rows]
+        frame["object"] = np.array([object_id for object_id, *_ in rows], dtype=int)
+        frame["object_plane"] = planes
+        frame["positive"] = np.array([positive for *_, positive in rows], dtype=bool)
         with self._quiet():
             self.layer.features = frame
             if rows:
-                self.layer.symbol = [LOOKS[positive][0] for _, positive in rows]
-                colors = [LOOKS[positive][1] for _, positive in rows]
+                self.layer.symbol = [LOOKS[positive][0] for *_, positive in rows]
+                colors = [LOOKS[positive][1] for *_, positive in rows]
                 self.layer.face_color = self.layer.border_color = colors  # so small, a point is mostly border
 
     def _remove(self, rows: list[int]) -> None:
@@ -156,9 +166,10 @@ class ClickLayer:
     def _complete_features(self) -> None:
         frame = self.layer.features.copy()
         frame["object"] = np.full(len(self.layer.data), NEW, dtype=int)
+        frame["object_plane"] = np.full(len(self.layer.data), None, dtype=object)
         frame["positive"] = np.full(len(self.layer.data), True, dtype=bool)
         self.layer.features = frame
-        self.layer.feature_defaults = {"object": NEW, "positive": True}
+        self.layer.feature_defaults = {"object": NEW, "object_plane": None, "positive": True}
 
     def _bind_keys(self) -> None:
         def tool(positive: bool) -> None:

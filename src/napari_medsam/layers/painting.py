@@ -9,14 +9,13 @@ from functools import partial
 from inspect import GEN_RUNNING, getgeneratorstate
 from typing import TYPE_CHECKING
 
-import numpy as np
 from psygnal import Signal
 
 from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds
 from napari_medsam.document.history import Found, History
-from napari_medsam.document.objects import ObjectRecord, PlaneKey
+from napari_medsam.document.objects import Part, PartKey
 from napari_medsam.errors import MedSAMError
-from napari_medsam.geometry import Bounds, Patch, intersection, union
+from napari_medsam.geometry import Bounds, intersection, union
 from napari_medsam.image.field import whole_field
 from napari_medsam.layers.geometry import shared_shape
 from napari_medsam.layers.make import METADATA_KEY, add_masks
@@ -44,7 +43,7 @@ OVER = object()
 class Painting:
     """Draws the objects of one image into its labels and notes what the user painted.
 
-    ``painted(ids)`` comes after the masks of some objects are in the labels; ``masks_changed(MaskLayer | None)`` when
+    ``painted(ids)`` comes after masks of these objects are in the labels; ``masks_changed(MaskLayer | None)`` when
     another Labels layer (or none) takes the masks.
     """
 
@@ -55,7 +54,7 @@ class Painting:
         self._stage = stage
         self._document = stage.document
         self._history = History(stage.document)
-        self._queue: dict[int, None] = {}
+        self._queue: dict[PartKey, None] = {}
         self._gathering = False
         self._drawing: Generator[None, None, None] | None = None
 
@@ -102,26 +101,26 @@ class Painting:
 
     # objects into labels ------------------------------------------------------------------------------------
 
-    def draw(self, object_ids: Iterable[int]) -> None:
-        """Put the newest predictions of some objects into the labels as one undoable step.
+    def draw(self, parts: Iterable[PartKey]) -> None:
+        """Put the newest predictions of some parts into the labels as one undoable step.
 
         A few are there at once. Many are drawn in slices, between which the event loop comes round; ``finish`` draws
         the rest. While the user's brush is on the labels nothing is drawn: it would become part of the stroke.
         """
-        self._queue.update(dict.fromkeys(object_ids))
+        self._queue.update(dict.fromkeys(parts))
         if self._drawing is None and self._queue:
             self._drawing = self._slices()
             self._go_on(self._drawing)
 
-    def arrived(self, object_id: int) -> None:
+    def arrived(self, part: PartKey) -> None:
         """Draw a new prediction: at once if it comes alone, else with those of the same moment."""
-        if self._gathering and (self._queue or self._more_awaited(object_id)):
-            self._queue[object_id] = None
+        if self._gathering and (self._queue or self._more_awaited(part)):
+            self._queue[part] = None
             return
         if not self._gathering:
             self._gathering = True
             self._stage.later(self._draw_gathered, GATHER_S)
-        self.draw([object_id])
+        self.draw([part])
 
     def finish(self) -> None:
         """Draw all that is still to be drawn, now."""
@@ -132,8 +131,8 @@ class Painting:
                 pass
             self._drawing = None
 
-    def _more_awaited(self, object_id: int) -> bool:
-        return any(other != object_id for other in self._stage.session.awaited(self._document))
+    def _more_awaited(self, part: PartKey) -> bool:
+        return any(other != part for other in self._stage.session.awaited(self._document))
 
     def _draw_gathered(self) -> None:
         """Draw what has arrived; the longer that takes, the more is gathered until the next time."""
@@ -162,7 +161,7 @@ class Painting:
     def _slices(self) -> Generator[None, None, None]:
         """Draw the queue as one step, and stop after each slice of it."""
         masks = self.ready()
-        drawn: list[int] = []
+        drawn: list[PartKey] = []
         with masks.one_step():
             while self._queue:
                 drawn += self._draw_slice(masks)
@@ -171,50 +170,49 @@ class Painting:
                     yield
         if drawn:
             if masks.layer.mode == "pan_zoom":
-                masks.choose(drawn[-1])
-            self.painted.emit(tuple(drawn))
+                masks.choose(drawn[-1][0])
+            self.painted.emit(tuple(object_id for object_id, _ in drawn))
 
-    def _draw_slice(self, masks: MaskLayer) -> list[int]:
+    def _draw_slice(self, masks: MaskLayer) -> list[PartKey]:
         drawn, around = [], Surroundings(self._document)
         until = time.perf_counter() + SLICE_S
-        while self._queue and time.perf_counter() < until:
-            object_id = next(iter(self._queue))
-            del self._queue[object_id]
-            if object_id in self._document:
-                self._draw(masks, self._document[object_id], around)
-                drawn.append(object_id)
+        with self._document.batch():
+            while self._queue and time.perf_counter() < until:
+                key = next(iter(self._queue))
+                del self._queue[key]
+                if (part := self._document.get_part(*key)) is not None:
+                    self._draw(masks, part, around)
+                    drawn.append(key)
         return drawn
 
-    def restore(self, object_id: int, earlier: MaskBefore) -> None:
-        """Put back the mask that an object had before, predicted or painted, as one undoable step."""
+    def restore(self, key: PartKey, earlier: MaskBefore) -> None:
+        """Put back the mask that a part had before, predicted or painted, as one undoable step."""
         self.finish()
         masks = self.ready()
         if earlier.painted is None:
-            self._draw(masks, self._document.update(object_id, prediction=earlier.prediction, before=None))
+            self._draw(masks, self._document.update_part(*key, prediction=earlier.prediction, before=None))
         else:
-            record, painted = self._document[object_id], earlier.painted
-            self._history.drawn(record)
-            field = whole_field(masks.shape(record.plane))
-            stand_in = Prediction(record.box, painted.row, painted.col, painted.mask, 0.0, "", field)
-            self._redraw(masks, replace(record, prediction=stand_in))
-            self._document.update(object_id, prediction=earlier.prediction, extent=painted.bounds)
+            part, painted = self._document.part(*key), earlier.painted
+            self._history.drawn(part)
+            field = whole_field(masks.shape(part.plane))
+            stand_in = Prediction(part.box, painted.row, painted.col, painted.mask, 0.0, "", field)
+            self._redraw(masks, replace(part, prediction=stand_in))
+            self._document.update_part(*key, prediction=earlier.prediction, extent=painted.bounds)
 
-    def remove(self, object_id: int) -> None:
-        """Take an object and its mask away; undo of the labels may bring both back."""
-        if object_id not in self._document:
-            return
-        self.finish()
-        self._stage.session.withdraw(self._document, object_id)
-        record = self._document[object_id]
-        self.erase(record)
-        self._history.deleted(record)
-        self._document.remove(object_id)
+    def remove(self, key: PartKey) -> None:
+        """Take a part and its mask away; undo of the labels may bring both back."""
+        if self._document.get_part(*key) is not None:
+            self.erase(key)
+            self._document.remove_part(*key)
 
-    def erase(self, record: ObjectRecord) -> None:
-        """Take an object's mask off the labels; what it covered shows again."""
+    def erase(self, key: PartKey) -> None:
+        """Take a part's mask off the labels, before the part leaves its plane; what it covered shows again."""
         self.finish()
+        self._stage.session.withdraw(self._document, key)
+        part = self._document.part(*key)
         if self._stage.masks is not None:
-            self._redraw(self._stage.masks, self._document[record.id], erase=True)
+            self._redraw(self._stage.masks, part, erase=True)
+        self._history.deleted(part)
 
     def look(self) -> Found:
         """See what undo or redo in the labels meant for the objects."""
@@ -222,82 +220,93 @@ class Painting:
         masks = self._stage.masks
         return Found() if masks is None else self._history.look(masks.read)
 
-    def _draw(self, masks: MaskLayer, record: ObjectRecord, around: Surroundings | None = None) -> None:
-        self._history.drawn(record)
-        self._redraw(masks, record, around)
-        patch = record.patch
+    def _draw(self, masks: MaskLayer, part: Part, around: Surroundings | None = None) -> None:
+        self._history.drawn(part)
+        self._redraw(masks, part, around)
+        patch = part.patch
         extent = patch.bounds if patch is not None and patch.mask.size else None
-        self._document.update(record.id, extent=extent)
+        self._document.update_part(*part.key, extent=extent)
 
     def _draw_all(self) -> None:
         """Put the predictions into labels that are new; what was painted by hand went with the labels before them."""
         masks = self._stage.masks
         assert masks is not None
-        for record in self._document:
-            if record.prompt is None:
-                self._document.remove(record.id)
-            elif record.prediction is not None:
-                self._document.update(record.id, before=None, extent=None)
-        around = Surroundings(self._document)
-        with masks.one_step():
-            for record in sorted(self._document, key=lambda entry: entry.turn):
-                if record.prediction is not None:
-                    self._draw(masks, record, around)
+        with self._document.batch(), masks.one_step():
+            for part in self._document.parts():
+                if part.prompt is None and part.prediction is None:
+                    self._document.remove_part(*part.key)
+                elif part.prediction is not None:
+                    self._document.update_part(*part.key, before=None, extent=None)
+            around = Surroundings(self._document)
+            for part in sorted(self._document.parts(), key=lambda entry: entry.turn):
+                if part.prediction is not None:
+                    self._draw(masks, part, around)
 
     # strokes into objects -----------------------------------------------------------------------------------
 
     def _on_painted(self, stroke: Stroke) -> None:
-        """Take a stroke of the user's over: corrections of objects, and labels that are new objects."""
+        """Take a stroke of the user's over: corrections, labels that are new objects, and objects on a new plane."""
         masks = self._stage.masks
         assert masks is not None
         self._history.edited()
         touched = masks.labels_touched(stroke)
-        for key in set(self._document.planes()) | self._stage.shown_keys():
-            bounds = masks.stroke_bounds(stroke, key)
-            if bounds is not None:
-                for label in touched:
-                    self._note(masks, stroke, key, bounds, label)
+        painted = masks.planes_of(stroke, self._stage.like_shown())
+        with self._document.batch():
+            for plane in dict.fromkeys((*painted, *self._document.planes())):
+                bounds = masks.stroke_bounds(stroke, plane)
+                for label in touched if bounds is not None else ():
+                    assert bounds is not None
+                    part = self._document.get_part(label, plane)
+                    if part is not None:
+                        self._note(masks, stroke, bounds, part)
+                    elif plane in painted:
+                        self._note_new(masks, stroke, bounds, Part(label, plane))
         self._stage.relabel()
 
-    def _note(self, masks: MaskLayer, stroke: Stroke, key: PlaneKey, bounds: Bounds, label: int) -> None:
-        record = self._document.get(label)
-        if record is None:
-            if (masks.after(stroke, key, bounds) == label).any():
-                empty = Patch(bounds[0], bounds[1], np.zeros((0, 0), dtype=bool))
-                self._document.add(key, None, self._stage.choices.class_id, label)
-                self._document.update(label, before=empty, extent=bounds)
+    def _note_new(self, masks: MaskLayer, stroke: Stroke, bounds: Bounds, part: Part) -> None:
+        """Take over what was painted with a label on a plane where it was no part of an object."""
+        label, plane = part.key
+        after = masks.after(stroke, plane, bounds)
+        before = note_stroke(part, after, masks.before(stroke, plane, bounds), bounds)
+        if before is None or not (after == label).any():
             return
-        if record.plane != key:
-            return
-        extent = union(record.extent, bounds)
+        if label in self._document:
+            self._document.add_part(replace(part, before=before.tight(), extent=bounds))
+        else:
+            class_id = self._stage.choices.class_id
+            self._document.add(plane, None, class_id, label, before=before.tight(), extent=bounds)
+
+    def _note(self, masks: MaskLayer, stroke: Stroke, bounds: Bounds, part: Part) -> None:
+        """Take over what a stroke made of a part."""
+        extent = union(part.extent, bounds)
         assert extent is not None
-        before = record.before
+        before = part.before
         if before is None:
-            after = masks.after(stroke, key, extent)
-            before = note_stroke(record, after, masks.before(stroke, key, extent), extent)
-        self._queue.pop(label, None)  # what is still to be drawn would undo the user's work
+            after = masks.after(stroke, part.plane, extent)
+            before = note_stroke(part, after, masks.before(stroke, part.plane, extent), extent)
+        self._queue.pop(part.key, None)  # what is still to be drawn would undo the user's work
         if before is not None:
-            self._stage.session.withdraw(self._document, label)
-        self._document.update(label, before=before, extent=extent)
+            self._stage.session.withdraw(self._document, part.key)
+        self._document.update_part(*part.key, before=before, extent=extent)
 
     def _redraw(
         self,
         masks: MaskLayer,
-        record: ObjectRecord,
+        part: Part,
         around: Surroundings | None = None,
         *,
         erase: bool = False,
     ) -> None:
-        bounds = redraw_bounds(record)
+        bounds = redraw_bounds(part)
         if bounds is None:
             return
-        height, width = masks.shape(record.plane)
+        height, width = masks.shape(part.plane)
         inside = intersection(bounds, (0, 0, height, width))
-        region = masks.current(record.plane, inside)
-        others = (around or Surroundings(self._document)).of(record.plane, inside, region)
-        drawn = redraw(region, inside, record, others, self._stage.choices.policy, erase=erase)
+        region = masks.current(part.plane, inside)
+        others = (around or Surroundings(self._document)).of(part.plane, inside, region)
+        drawn = redraw(region, inside, part, others, self._stage.choices.policy, erase=erase)
         try:
-            masks.write(record.plane, inside, drawn)
+            masks.write(part.plane, inside, drawn)
         except MedSAMError as error:
-            self._document.update(record.id, problem=str(error))
+            self._document.update_part(*part.key, problem=str(error))
             self._stage.notice.emit(str(error))

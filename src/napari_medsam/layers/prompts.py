@@ -1,7 +1,8 @@
-"""One Shapes layer as the prompts of a document: which shape is which object, and what changed since last time.
+"""One Shapes layer as the prompts of a document: which shape is which part, and what changed since last time.
 
-The object's id lives in the layer's features, so it survives deletion and reordering of other shapes. A shape
-that is new (id 0) or was copied (an id that stands twice) is a new object.
+The object's id and the part's plane live in the layer's features, so they survive deletion and reordering of other
+shapes, and a shape that is moved to another plane is known by the one it came from. A shape that is new (id 0) or was
+copied (a part that stands twice) is a new object.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
+from napari_medsam.document.objects import PartKey, PlaneKey
+
 if TYPE_CHECKING:
     from napari.layers import Shapes
     from pandas import DataFrame
 
-COLUMNS: Mapping[str, Any] = {"object": 0, "class_id": 1, "label": ""}
+COLUMNS: Mapping[str, Any] = {"object": 0, "object_plane": None, "class_id": 1, "label": ""}
 FLAT = ("path", "line")  # outlines without an inside: no boxes
 MOVED = 1e-6  # data units: nearer is the same place
 REFUSED = -1  # in place of an object's id: to be taken off
@@ -28,12 +31,18 @@ SCREEN_TEXT = {"string": "{label}", "anchor": "upper_left", "size": 9, "color": 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One shape: its object's id (0: new), its class, its vertices (k, D) in the layer's data coordinates, its kind."""
+    """One shape: its object's id (0: new), the plane of the part that it prompts (None: new), its class, its vertices
+    (k, D) in the layer's data coordinates, its kind."""
 
     object_id: int
+    plane: PlaneKey | None
     class_id: int
     vertices: npt.NDArray[np.float64]
     kind: str
+
+    @property
+    def key(self) -> PartKey | None:
+        return None if self.object_id <= 0 or self.plane is None else (self.object_id, self.plane)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +50,8 @@ class Changes:
     """What happened to the shapes since the last look. ``added`` maps the shape's row in the layer."""
 
     added: Mapping[int, Drawn]
-    moved: Mapping[int, Drawn]
-    removed: tuple[int, ...]
+    moved: Mapping[PartKey, Drawn]
+    removed: tuple[PartKey, ...]
 
     def __bool__(self) -> bool:
         return bool(self.added or self.moved or self.removed)
@@ -57,7 +66,7 @@ class PromptLayer:
 
     def __init__(self, layer: Shapes) -> None:
         self.layer = layer
-        self._known: dict[int, npt.NDArray[np.float64]] = {}
+        self._known: dict[PartKey, npt.NDArray[np.float64]] = {}
         self._busy = False
         self._complete_features()
         layer.events.data.connect(self._on_data)
@@ -72,17 +81,17 @@ class PromptLayer:
     def changes(self) -> Changes:
         """Compare the layer with what was last remembered; new and copied shapes count as added."""
         added: dict[int, Drawn] = {}
-        moved: dict[int, Drawn] = {}
-        seen: set[int] = set()
+        moved: dict[PartKey, Drawn] = {}
+        seen: set[PartKey] = set()
         for row, drawn in self._drawn().items():
-            known = self._known.get(drawn.object_id)
-            if known is None or drawn.object_id in seen:
+            known = None if drawn.key is None else self._known.get(drawn.key)
+            if drawn.key is None or known is None or drawn.key in seen:
                 added[row] = drawn
                 continue
-            seen.add(drawn.object_id)
+            seen.add(drawn.key)
             if known.shape != drawn.vertices.shape or not (abs(known - drawn.vertices) <= MOVED).all():
-                moved[drawn.object_id] = drawn
-        return Changes(added, moved, tuple(sorted(set(self._known) - seen)))
+                moved[drawn.key] = drawn
+        return Changes(added, moved, tuple(key for key in self._known if key not in seen))
 
     def scribble(self) -> tuple[int, npt.NDArray[np.float64]] | None:
         """The path that was just drawn by hand: its row and vertices (k, D)."""
@@ -92,11 +101,17 @@ class PromptLayer:
             return None
         return row, np.array(self.layer.data[row], dtype=float)
 
-    def remember(self, object_ids: Mapping[int, int]) -> None:
-        """Give rows their object ids (row -> id) and take the layer as it is for the state known."""
-        if object_ids:
-            self._set_column("object", object_ids)
-        self._known = {drawn.object_id: drawn.vertices for drawn in self._drawn().values() if drawn.object_id}
+    def remember(self, parts: Mapping[int, PartKey]) -> None:
+        """Give rows their parts (row -> key) and take the layer as it is for the state known."""
+        if parts:
+            self._set_column("object", {row: object_id for row, (object_id, _) in parts.items()})
+            self._set_column("object_plane", {row: plane for row, (_, plane) in parts.items()})
+        self._known = {drawn.key: drawn.vertices for drawn in self._drawn().values() if drawn.key is not None}
+
+    def rename(self, part: PartKey, plane: PlaneKey) -> None:
+        """The shape of a part belongs to the same object's part on another plane now."""
+        rows = [row for row, key in enumerate(self._keys()) if key == part]
+        self._set_column("object_plane", dict.fromkeys(rows, plane))
 
     def adopt(self) -> None:
         """Forget every id: a layer that was saved or copied brings ids of other objects."""
@@ -112,12 +127,12 @@ class PromptLayer:
         """Take refused shapes off the layer."""
         self._remove([row for row, object_id in enumerate(self._ids()) if object_id == REFUSED])
 
-    def take_off(self, object_ids: Iterable[int]) -> None:
-        """Take the shapes of objects off the layer that are no longer in the document."""
-        gone = set(object_ids)
-        self._remove([row for row, object_id in enumerate(self._ids()) if object_id in gone])
-        for object_id in gone:
-            self._known.pop(object_id, None)
+    def take_off(self, parts: Iterable[PartKey]) -> None:
+        """Take the shapes of parts off the layer that are no longer in the document."""
+        gone = set(parts)
+        self._remove([row for row, key in enumerate(self._keys()) if key in gone])
+        for key in gone:
+            self._known.pop(key, None)
 
     def set_classes(self, class_ids: Sequence[int]) -> None:
         """Set the class of the first shapes, in the order of the rows."""
@@ -125,13 +140,15 @@ class PromptLayer:
             return
         self._set_column("class_id", dict(zip(range(self.layer.nshapes), class_ids, strict=False)))
 
-    def label(self, texts: Mapping[int, str], colors: Mapping[int, str], classes: Mapping[int, int]) -> None:
-        """Write next to each object's shape what it is; maps go by object id."""
+    def label(
+        self, texts: Mapping[PartKey, str], colors: Mapping[int, str], classes: Mapping[int, int]
+    ) -> None:
+        """Write next to each shape what it is. texts: of each part; colors, classes: of each object by its id."""
         ids = self._ids()
         if not ids:
             return  # an empty column would lose its type
         frame = self.layer.features.copy()
-        frame["label"] = [texts.get(object_id, "") for object_id in ids]
+        frame["label"] = ["" if key is None else texts.get(key, "") for key in self._keys()]
         frame["class_id"] = [classes.get(object_id, 1) for object_id in ids]
         wanted = [colors.get(object_id, "#ffffff") for object_id in ids]
         with self._quiet():
@@ -150,22 +167,22 @@ class PromptLayer:
             self.layer.selected_data = selected
 
     def add(
-        self, vertices: Mapping[int, npt.NDArray[np.float64]], kinds: Mapping[int, str] | None = None
+        self, vertices: Mapping[PartKey, npt.NDArray[np.float64]], kinds: Mapping[PartKey, str] | None = None
     ) -> None:
-        """Draw the shapes of objects of the document: id -> vertices (k, D), its kind if it is no rectangle."""
+        """Draw the shapes of parts of the document: key -> vertices (k, D), its kind if it is no rectangle."""
         if not vertices:
             return
         first, chosen = self.layer.nshapes, kinds or {}
         with self._quiet():
             self.layer.add(
-                list(vertices.values()), shape_type=[chosen.get(number, "rectangle") for number in vertices]
+                list(vertices.values()), shape_type=[chosen.get(key, "rectangle") for key in vertices]
             )
         self.remember(dict(enumerate(vertices, start=first)))
 
-    def drawn(self, object_ids: Iterable[int]) -> dict[int, Drawn]:
-        """The shapes of some objects, as they are now."""
-        wanted = set(object_ids)
-        return {one.object_id: one for one in self._drawn().values() if one.object_id in wanted}
+    def drawn(self, parts: Iterable[PartKey]) -> dict[PartKey, Drawn]:
+        """The shapes of some parts, as they are now."""
+        wanted = set(parts)
+        return {one.key: one for one in self._drawn().values() if one.key is not None and one.key in wanted}
 
     @property
     def drawing(self) -> bool:
@@ -177,23 +194,35 @@ class PromptLayer:
         ids = self._ids()
         return [ids[row] for row in sorted(self.layer.selected_data) if row < len(ids) and ids[row] > 0]
 
-    def select(self, object_id: int) -> None:
-        ids = self._ids()
-        self.layer.selected_data = {ids.index(object_id)} if object_id in ids else set()
+    def select(self, object_id: int, shown: PlaneKey | None = None) -> None:
+        """Select an object's shape: the one on the plane shown, if there is one."""
+        keys = self._keys()
+        rows = [row for row, key in enumerate(keys) if key is not None and key[0] == object_id]
+        here = [row for row in rows if keys[row] == (object_id, shown)]
+        self.layer.selected_data = set((here or rows)[:1])
 
     # ---------------------------------------------------------------------------------------------------------
 
     def _drawn(self) -> dict[int, Drawn]:
         frame = self.layer.features
-        rows = zip(frame["object"], frame["class_id"], self.layer.data, self.layer.shape_type, strict=True)
+        columns = (frame["object"], frame["object_plane"], frame["class_id"])
+        rows = zip(*columns, self.layer.data, self.layer.shape_type, strict=True)
         return {
-            row: Drawn(int(object_id), int(class_id), np.array(vertices, dtype=float), str(kind))
-            for row, (object_id, class_id, vertices, kind) in enumerate(rows)
+            row: Drawn(
+                int(object_id), plane or None, int(class_id), np.array(vertices, dtype=float), str(kind)
+            )
+            for row, (object_id, plane, class_id, vertices, kind) in enumerate(rows)
             if kind not in FLAT and object_id != REFUSED
         }
 
     def _ids(self) -> list[int]:
         return [int(object_id) for object_id in self.layer.features["object"]]
+
+    def _keys(self) -> list[PartKey | None]:
+        planes = self.layer.features["object_plane"]
+        return [
+            (number, plane) if number > 0 else None for number, plane in zip(self._ids(), planes, strict=True)
+        ]
 
     def _set_column(self, column: str, values: Mapping[int, Any]) -> None:
         frame = self.layer.features.copy()
@@ -221,7 +250,7 @@ class PromptLayer:
         for column, default in COLUMNS.items():
             if column not in frame:
                 # Without a dtype an empty column counts as float, and takes no text later.
-                kind = object if isinstance(default, str) else int
+                kind = int if isinstance(default, int) else object
                 frame[column] = np.full(self.layer.nshapes, default, dtype=kind)
         self.layer.features = frame
         self._set_defaults(COLUMNS)

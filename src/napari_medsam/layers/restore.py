@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_medsam.document.objects import ObjectRecord, PlaneKey
+from napari_medsam.document.objects import ObjectRecord, Part, PartKey, PlaneKey
 from napari_medsam.errors import CaseError, ImageError
 from napari_medsam.journal.format import KINDS, Outline
 from napari_medsam.layers.make import add_prompts
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Restored:
-    """What came of it, in words, and which objects had been exported as they are."""
+    """What came of it, in words, and which parts had been exported as they are."""
 
     text: str
-    exported: tuple[int, ...]
+    exported: tuple[PartKey, ...]
 
 
 def put_back(work: Work, found: Recovered) -> Restored:
@@ -36,12 +36,13 @@ def put_back(work: Work, found: Recovered) -> Restored:
     """
     if found.header.image.shape != work.shape:
         raise ImageError(f"{work.image.name}: the image has another shape now.")
-    records = [record for record in found.records if _fits(record.plane, work)]
-    if not records:
+    every = [part for record in found.objects for part in record.parts.values()]
+    parts = [part for part in every if _fits(part.plane, work)]
+    if not parts:
         raise CaseError(f"{work.image.name}: nothing in its journal can be read.")
     for known in found.classes:
         work.document.set_class(known.id, known.name, known.color)
-    ids = _new_ids(work, records)
+    ids = _new_ids(work, parts)
     masks = work.painting.ready()
     masks.check(max(ids.values()))
     for pixels in found.pixels:
@@ -50,55 +51,63 @@ def put_back(work: Work, found: Recovered) -> Restored:
             work.document.reserve(label)
             masks.put(pixels.plane, pixels.patch, label)
     masks.refresh()
-    restored = [replace(record, id=ids[record.id]) for record in records]
-    for record in restored:
-        work.document.restore(record)
-    _show(work, restored, {ids[number]: drawn for number, drawn in found.outlines.items() if number in ids})
-    asked = {ids[number] for number in found.waiting if number in ids}
-    work.predict([record.id for record in restored if record.id in asked and record.prompt is not None])
-    exported = tuple(ids[record.id] for record in records if record.id not in found.unsaved)
-    return Restored(_told(len(restored), len(found.records) - len(records) + found.broken), exported)
+    restored = [replace(part, object_id=ids[part.object_id]) for part in parts]
+    classes = {ids[record.id]: record.class_id for record in found.objects if record.id in ids}
+    with work.document.batch():
+        for object_id in dict.fromkeys(part.object_id for part in restored):
+            own = {part.plane: part for part in restored if part.object_id == object_id}
+            work.document.restore(ObjectRecord(object_id, classes[object_id], own))
+    _show(work, restored, {_new_key(key, ids): drawn for key, drawn in found.outlines.items()})
+    asked = {_new_key(key, ids) for key in found.waiting}
+    work.predict([part.key for part in restored if part.key in asked and part.prompt is not None])
+    exported = tuple(_new_key(part.key, ids) for part in parts if part.key not in found.unsaved)
+    return Restored(_told(len(classes), len(every) - len(parts) + found.broken), exported)
 
 
-def _new_ids(work: Work, records: list[ObjectRecord]) -> dict[int, int]:
+def _new_key(key: PartKey, ids: Mapping[int, int]) -> PartKey:
+    return ids.get(key[0], key[0]), key[1]
+
+
+def _new_ids(work: Work, parts: list[Part]) -> dict[int, int]:
     """The id that each object of the journal gets: its own where that is free."""
     ids: dict[int, int] = {}
-    fresh = work.masks is None and not len(work.document)
-    begun = {
-        (other.plane, other.box): other.id for other in reversed(list(work.document)) if _is_begun(other)
-    }
-    for record in records:
-        twin = begun.pop((record.plane, record.box), None)
-        if twin is not None:
-            ids[record.id] = twin
-            work.painting.remove(twin)
-    if work.prompts is not None and ids:
-        work.prompts.take_off(ids.values())
-    for record in records:  # in the order of their ids
-        if record.id not in ids:
-            ids[record.id] = record.id if fresh else max(record.id, work.document.next_id)
-            work.document.reserve(ids[record.id])
+    document = work.document
+    fresh = work.masks is None and not len(document)
+    begun = {(part.plane, part.box): part.key for part in reversed(document.parts()) if _is_begun(part)}
+    twins = {part.key: begun.pop((part.plane, part.box), None) for part in parts}
+    for twin in filter(None, twins.values()):
+        work.painting.remove(twin)
+    if work.prompts is not None:
+        work.prompts.take_off(filter(None, twins.values()))
+    for (object_id, _), other in twins.items():
+        if other is not None and other[0] not in document and other[0] not in ids.values():
+            ids.setdefault(object_id, other[0])
+    for part in parts:  # in the order of their ids
+        if part.object_id not in ids:
+            ids[part.object_id] = part.object_id if fresh else max(part.object_id, document.next_id)
+            document.reserve(ids[part.object_id])
     return ids
 
 
-def _is_begun(other: ObjectRecord) -> bool:
-    """Whether an object has a box and nothing was done to it since: one of the journal in its place is the same."""
-    return other.box is not None and not other.corrected and not other.points
+def _is_begun(part: Part) -> bool:
+    """Whether a part has a box and nothing was done to it since: one of the journal in its place is the same."""
+    return part.box is not None and not part.corrected and not part.points
 
 
-def outlines(work: Work, prompts: PromptLayer | None, object_ids: Iterable[int]) -> dict[int, Outline]:
-    """What was drawn for some objects in a layer of prompts, where that is more than their box."""
-    found: dict[int, Outline] = {}
+def outlines(work: Work, prompts: PromptLayer | None, parts: Iterable[PartKey]) -> dict[PartKey, Outline]:
+    """What was drawn for some parts in a layer of prompts, where that is more than their box."""
+    found: dict[PartKey, Outline] = {}
     if prompts is None:
         return found
     placement = work.placement(prompts.layer)
-    for object_id, drawn in prompts.drawn(object_ids).items():
-        record = work.document.get(object_id)
-        if record is None or record.box is None or drawn.kind not in KINDS:
+    for key, drawn in prompts.drawn(parts).items():
+        part = work.document.get_part(*key)
+        kind = next((kind for kind in KINDS if kind == drawn.kind), None)
+        if part is None or part.box is None or kind is None:
             continue
-        places = placement.outline_of(drawn.vertices, record.plane)
-        if drawn.kind != "rectangle" or _is_turned(places):
-            found[object_id] = Outline(drawn.kind, places)
+        places = placement.outline_of(drawn.vertices, part.plane)
+        if kind != "rectangle" or _is_turned(places):
+            found[key] = Outline(kind, places)
     return found
 
 
@@ -108,26 +117,25 @@ def _is_turned(places: tuple[tuple[float, float], ...]) -> bool:
     return bool((sides.min(axis=1) > 1e-3).any())
 
 
-def _show(work: Work, records: list[ObjectRecord], drawn: Mapping[int, Outline]) -> None:
-    """Draw the shapes and clicks of restored objects."""
-    boxed = [record for record in records if record.box is not None]
-    if work.prompts is None and boxed:
+def _show(work: Work, parts: list[Part], drawn: Mapping[PartKey, Outline]) -> None:
+    """Draw the shapes and clicks of restored parts."""
+    boxes = {part.key: part.box for part in parts if part.box is not None}
+    if work.prompts is None and boxes:
         work.attach_prompts(add_prompts(work.viewer, work.image, work.axes))
-    if work.prompts is not None and boxed:
+    if work.prompts is not None and boxes:
         placement = work.placement(work.prompts.layer)
         vertices = {
-            record.id: placement.places_of(drawn[record.id].vertices, record.plane)
-            if record.id in drawn
-            else placement.vertices_of(record.box, record.plane)
-            for record in boxed
-            if record.box is not None
+            key: placement.places_of(drawn[key].vertices, key[1])
+            if key in drawn
+            else placement.vertices_of(box, key[1])
+            for key, box in boxes.items()
         }
-        work.prompts.add(vertices, {number: outline.kind for number, outline in drawn.items()})
-    if any(record.points for record in records):
+        work.prompts.add(vertices, {key: outline.kind for key, outline in drawn.items()})
+    if any(part.points for part in parts):
         if work.clicking.clicks is None:
             work.clicking.ready()  # with all that the document has
         else:
-            work.clicking.show(*records)
+            work.clicking.show(*parts)
     work.relabel()
 
 

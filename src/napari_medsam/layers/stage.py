@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from psygnal import Signal
 
-from napari_medsam.document.objects import Document, ObjectRecord, PlaneKey
+from napari_medsam.document.objects import Document, Part, PartKey, PlaneKey
 from napari_medsam.document.overlap import Policy
 from napari_medsam.errors import MedSAMError
 from napari_medsam.geometry import Box
@@ -87,12 +87,18 @@ class Stage:
         """The plane on screen. Raises ImageError when there is none; see ``geometry.displayed_plane``."""
         return self.plane(displayed_plane(self.viewer, self.image, self.axes))
 
-    def shown_keys(self) -> set[PlaneKey]:
-        """The plane on screen, or nothing where there is none."""
+    def shown_key(self) -> PlaneKey | None:
+        """The plane on screen; None where there is none."""
         try:
-            return {displayed_plane(self.viewer, self.image, self.axes)}
+            return displayed_plane(self.viewer, self.image, self.axes)
         except MedSAMError:
-            return set()
+            return None
+
+    def like_shown(self) -> PlaneKey:
+        """A plane as the view shows them, wherever it lies; in 3D one across the last two axes."""
+        row, col = [axis for axis in range(self.axes.ndim) if axis != self.axes.channel][-2:]
+        across = tuple(None if axis in (row, col, self.axes.channel) else 0 for axis in range(self.axes.ndim))
+        return self.shown_key() or PlaneKey(across, (row, col))
 
     def following(self) -> list[Plane]:
         """The slices next to the one on screen, nearest first."""
@@ -120,13 +126,13 @@ class Stage:
 
     # objects ------------------------------------------------------------------------------------------------
 
-    def predict(self, object_ids: Iterable[int]) -> None:
-        """Ask for the masks of some objects; each plane's are decoded together."""
-        by_plane: dict[PlaneKey, list[int]] = {}
-        for object_id in object_ids:
-            by_plane.setdefault(self.document[object_id].plane, []).append(object_id)
-        for key, members in by_plane.items():
-            self.session.request(self.document, members, self.plane(key))
+    def predict(self, parts: Iterable[PartKey]) -> None:
+        """Ask for the masks of some parts; each plane's are decoded together."""
+        by_plane: dict[PlaneKey, list[PartKey]] = {}
+        for key in parts:
+            by_plane.setdefault(key[1], []).append(key)
+        for plane, members in by_plane.items():
+            self.session.request(self.document, members, self.plane(plane))
 
     def relabel_soon(self) -> None:
         """Relabel once, however often this is called in one turn of the event loop."""
@@ -139,16 +145,17 @@ class Stage:
         self._relabelling = False
         if self.prompts is None:
             return
-        texts = {record.id: describe(self.document, record) for record in self.document}
+        texts = {part.key: describe(self.document, part) for part in self.document.parts()}
         colors = {record.id: self.document.class_of(record.class_id).color for record in self.document}
         self.prompts.label(texts, colors, {record.id: record.class_id for record in self.document})
 
 
-def describe(document: Document, record: ObjectRecord) -> str:
-    """One line about an object: id, class, predicted IoU or what went wrong."""
-    name = document.class_of(record.class_id).name
-    if record.problem:
-        return f"{record.id} {name} !"
-    if record.corrected:
-        return f"{record.id} {name} (corrected)"
-    return f"{record.id} {name}" + (f" {record.prediction.iou:.2f}" if record.prediction else " ...")
+def describe(document: Document, part: Part) -> str:
+    """One line about an object on a plane: id, class, predicted IoU or what went wrong."""
+    object_id = part.object_id
+    name = document.class_of(document[object_id].class_id).name
+    if part.problem:
+        return f"{object_id} {name} !"
+    if part.corrected:
+        return f"{object_id} {name} (corrected)"
+    return f"{object_id} {name}" + (f" {part.prediction.iou:.2f}" if part.prediction else " ...")

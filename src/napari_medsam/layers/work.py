@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from napari_medsam.document.objects import PlaneKey
+from napari_medsam.document.objects import Part, PartKey, PlaneKey
 from napari_medsam.errors import MedSAMError, PromptError
 from napari_medsam.layers.clicking import Clicking
 from napari_medsam.layers.geometry import on_screen
@@ -52,8 +53,8 @@ class Work(Stage):
         self.drop_prompts()
         self.painting.drop()
         self.clicking.drop()
-        for record in self.document:
-            self.session.withdraw(self.document, record.id)
+        for part in self.document.parts():
+            self.session.withdraw(self.document, part.key)
 
     # layers -------------------------------------------------------------------------------------------------
 
@@ -111,19 +112,33 @@ class Work(Stage):
         if asked and alone:
             self.asked.emit()
         self.prompts.remember(new)
-        for object_id in changes.removed:
-            self.painting.remove(object_id)
+        for key in changes.removed:
+            self.painting.remove(key)
         self.clicking.take_off(changes.removed)
         if new:
-            self.clicking.choose(max(new.values()))
+            self.clicking.choose(max(object_id for object_id, _ in new.values()))
         if changes and not alone:
             self.relabel()
 
+    def add_parts(self, parts: Iterable[Part]) -> None:
+        """Let objects of the document appear on more planes; those with a box are shown and decoded.
+
+        Raises KeyError or ValueError as ``Document.add_part`` does.
+        """
+        with self.document.batch():
+            added = [self.document.add_part(part) for part in parts]
+        if self.prompts is None:
+            self.attach_prompts(add_prompts(self.viewer, self.image, self.axes))
+        self._show_boxes(added)
+        self.predict([part.key for part in added if part.prompt is not None])
+        self.relabel_soon()
+
     def predict_all(self) -> None:
         """Decode every object again (another model or contrast); corrected ones keep their masks."""
-        for record in self.document:
-            self.document.outdate(record.id)
-        self.predict([record.id for record in self.document if record.prompt and not record.corrected])
+        with self.document.batch():
+            for part in self.document.parts():
+                self.document.outdate(*part.key)
+        self.predict([part.key for part in self.document.parts() if part.prompt and not part.corrected])
 
     def choose_class(self, class_id: int) -> None:
         """Make a class the current one; while shapes are being selected, not drawn, also that of the selection."""
@@ -133,18 +148,18 @@ class Work(Stage):
             return
         for object_id in () if self.prompts.drawing else self.prompts.selected():
             if object_id in self.document:
-                self.document.update(object_id, class_id=class_id)
+                self.document.classify(object_id, class_id)
         self.prompts.set_new(class_id, chosen.color)
         self.relabel()
         self.document.classes_changed.emit()
 
     def select(self, object_id: int) -> None:
-        """Select an object's shape, and its label for the brush."""
+        """Select an object's shape, and its label for the brush; clicks are about it from now on."""
         if self.prompts is not None:
-            self.prompts.select(object_id)
+            self.prompts.select(object_id, self.shown_key())
         if self.masks is not None:
             self.masks.choose(object_id)
-        self.clicking.choose(object_id)
+        self.clicking.choose(object_id, picked=True)
 
     # corrections --------------------------------------------------------------------------------------------
 
@@ -155,16 +170,18 @@ class Work(Stage):
         found = self.painting.look()
         if self.prompts is not None:
             self.prompts.take_off(found.vanished)
-            placement = self.placement(self.prompts.layer)
-            boxes = {record.id: (record.box, record.plane) for record in found.revived}
-            self.prompts.add(
-                {number: placement.vertices_of(box, key) for number, (box, key) in boxes.items() if box}
-            )
+            self._show_boxes(found.revived)
         self.clicking.take_off(found.vanished)
         self.clicking.show(*found.revived)
         if found.revived:
-            self.clicking.choose(found.revived[-1].id)
+            self.clicking.choose(found.revived[-1].object_id)
         self.relabel()
+
+    def _show_boxes(self, parts: Iterable[Part]) -> None:
+        assert self.prompts is not None
+        placement = self.placement(self.prompts.layer)
+        boxes = {part.key: part.box for part in parts if part.box is not None}
+        self.prompts.add({key: placement.vertices_of(box, key[1]) for key, box in boxes.items()})
 
     def _on_masks(self, masks: MaskLayer | None) -> None:
         if masks is not None:
@@ -172,19 +189,20 @@ class Work(Stage):
 
     # ---------------------------------------------------------------------------------------------------------
 
-    def _take_added(self, changes: Changes) -> dict[int, int]:
+    def _take_added(self, changes: Changes) -> dict[int, PartKey]:
         assert self.prompts is not None
         placement = self.placement(self.prompts.layer)
-        rows: dict[int, int] = {}
+        rows: dict[int, PartKey] = {}
         refused: list[int] = []
         for row, drawn in changes.added.items():
             try:
-                key, box = self._place_new(row, drawn, placement)
+                plane, box = self._place_new(row, drawn, placement)
             except MedSAMError as error:
                 self.notice.emit(str(error))
                 refused.append(row)
             else:
-                rows[row] = self.document.add(key, box, drawn.class_id or self.choices.class_id).id
+                class_id = drawn.class_id or self.choices.class_id
+                rows[row] = self.document.add(plane, box, class_id).id, plane
                 self.clicking.fill_outline(rows[row], drawn, self.prompts)
         self._refuse(refused)
         return rows
@@ -203,34 +221,48 @@ class Work(Stage):
             raise PromptError(f"{self.image.name}: press and drag to draw a box.")
         return self._place(drawn, placement)
 
-    def _take_moved(self, changes: Changes) -> list[int]:
+    def _take_moved(self, changes: Changes) -> list[PartKey]:
         assert self.prompts is not None
         placement = self.placement(self.prompts.layer)
         asked = []
-        for object_id, drawn in changes.moved.items():
-            record = self.document[object_id]
+        for key, drawn in changes.moved.items():
+            part = self.document.part(*key)
             try:
-                key, box = self._place(drawn, placement)
+                plane, box = self._place(drawn, placement)
+                if plane != part.plane and self.document.get_part(part.object_id, plane) is not None:
+                    raise PromptError(
+                        f"Object {part.object_id} is on that plane already. Move its shape back, or copy it: "
+                        "a copy is an object of its own."
+                    )
             except MedSAMError as error:
                 self.notice.emit(str(error))
-                self.session.withdraw(self.document, object_id)
-                self.document.update(object_id, problem=str(error))
+                self.session.withdraw(self.document, key)
+                self.document.update_part(*key, problem=str(error))
                 continue
-            if record.corrected and self.choices.policy == "corrected":
+            if part.corrected and self.choices.policy == "corrected":
                 self.notice.emit(
-                    f"Object {object_id} keeps your corrected mask. Choose another overlap policy to predict it anew."
+                    f"Object {part.object_id} keeps your corrected mask. "
+                    "Choose another overlap policy to predict it anew."
                 )
-                self.document.update(self.document.outdate(object_id).id, box=box)
+                self.document.outdate(*key)
+                self.document.update_part(*key, box=box)
                 continue
-            if key != record.plane:
-                self.painting.erase(record)
-                self.document.update(object_id, extent=None, prediction=None, points=(), masks_before=())
-                self.clicking.take_off([object_id])
-            masks_before = tuple(MaskBefore() for _ in self.document.outdate(object_id).points)
-            self.document.update(object_id, plane=key, box=box, problem=None, masks_before=masks_before)
-            asked.append(object_id)
+            if plane != part.plane:
+                part = self._move(part, plane)
+            masks_before = tuple(MaskBefore() for _ in self.document.outdate(*part.key).points)
+            self.document.update_part(*part.key, box=box, problem=None, masks_before=masks_before)
+            asked.append(part.key)
         return asked
 
+    def _move(self, part: Part, plane: PlaneKey) -> Part:
+        """Take a part to another plane, where nothing but its box and its corrections means anything yet."""
+        assert self.prompts is not None
+        self.painting.erase(part.key)
+        moved = self.document.move_part(*part.key, plane)
+        self.prompts.rename(part.key, plane)
+        self.clicking.take_off([part.key])
+        return self.document.update_part(*moved.key, extent=None, prediction=None, points=(), masks_before=())
+
     def _place(self, drawn: Drawn, placement: Placement) -> tuple[PlaneKey, Box]:
-        key, box = placement.box_of(drawn.vertices)
-        return key, box.clip(self.plane(key).shape)
+        plane, box = placement.box_of(drawn.vertices)
+        return plane, box.clip(self.plane(plane).shape)

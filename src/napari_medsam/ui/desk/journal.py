@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from napari_medsam.geometry import Box
     from napari_medsam.layers.masks import MaskLayer
     from napari_medsam.layers.prompts import PromptLayer
-    from napari_medsam.layers.stroke import Stroke
     from napari_medsam.layers.work import Work
     from napari_medsam.ui.desk.journal_thread import JournalThread
 

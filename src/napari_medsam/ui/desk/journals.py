@@ -11,7 +11,7 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_medsam.errors import MedSAMError
-from napari_medsam.journal.recovery import UnsavedJournal, Recovered
+from napari_medsam.journal.recovery import Recovered, UnsavedJournal
 from napari_medsam.layers.restore import put_back
 from napari_medsam.ui.desk.journal import WorkJournal
 from napari_medsam.ui.desk.journal_thread import JournalThread
