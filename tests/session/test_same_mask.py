@@ -55,7 +55,11 @@ class Fickle(FakeMedSAM):
         return FakeDecoded(*(np.concatenate([getattr(f, name) for f in found]) for name in ("logits", "iou")))
 
     def decode_prompt(
-        self, features: np.ndarray, prompt: FramePrompt, *, key: str | None = None
+        self,
+        features: np.ndarray,
+        prompt: FramePrompt,
+        *,
+        key: str | None = None,  # noqa: ARG002
     ) -> FakeDecoded:
         grey = features[:16].reshape(4, 4, 64, 64).transpose(2, 0, 3, 1).reshape(256, 256)
         logits = 6 * (ndimage.uniform_filter(grey.astype(np.float32), 9) - 0.5)
@@ -140,7 +144,9 @@ def pixels() -> np.ndarray:
 
 
 def a_point(chance: random.Random, positive: bool) -> Point:
-    return Point(round(chance.uniform(0, SHAPE[0] - 1), 2), round(chance.uniform(0, SHAPE[1] - 1), 2), positive)
+    return Point(
+        round(chance.uniform(0, SHAPE[0] - 1), 2), round(chance.uniform(0, SHAPE[1] - 1), 2), positive
+    )
 
 
 def a_box(chance: random.Random) -> Box:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import ImageError
+from napari_medsam.geometry import Box
 from napari_medsam.image.plane import Plane
 
 if TYPE_CHECKING:
