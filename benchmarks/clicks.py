@@ -3,11 +3,11 @@
     python benchmarks/clicks.py [--json OUT] [--data DIR] [--objects N] [--sets NAME ...] [--seeds N] [--decoder FILE]
 
 Up to N objects of each set, boxes 0 to 5 % too large, on the field that answers the object's box: the zoom at which a
-person works. A simulated person clicks where the mask is most wrong: in the middle of the largest error with seed 0, at
-a random place well inside an error with the others. Masks come from the engine that answers the window. NoC@q: clicks
-(without a box, seed 0) until the DSC reaches q, 20 where it never does; the released decoder is given up after 5.
-"alone": one click and no word of the object's size, searched as the window does it. Sets marked with * were
-trained on, so only the others count for the bars.
+person works. Masks come from the engine that answers the window too. A simulated person clicks where the mask is most
+wrong: in the middle of the largest error with seed 0, at a random place well inside an error with the others. NoC@q:
+clicks (without a box, seed 0) until the DSC reaches q, 20 where it never does; the released decoder is given up after
+5. "alone": one click and no word of the object's size (`segment.clicks.lone_click`). Sets marked with * were trained
+on, so only the others count for the bars.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from napari_medsam.finetune.simulated_clicks import next_click
 from napari_medsam.image.field import Field
 from napari_medsam.model.local import load_decoder
 from napari_medsam.segment.engine import ClickHistory, MaskBefore
+from napari_medsam.segment.fields import field_of
 from napari_medsam.segment.prompt import Point, Prompt
-from napari_medsam.segment.segmenter import field_of
 
 TRAINED = (
     "mr3d_spinalcord_sct",
