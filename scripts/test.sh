@@ -35,7 +35,9 @@ check "mypy" mypy
 check "room order" lint-imports --no-cache
 check "manifest" python -m npe2 validate napari-medsam
 check "rooms" python -m pytest -p scripts.no_qt -p no:pytest-qt -p no:napari \
-  --ignore tests/ui "${coverage[@]}" --junitxml="$reports/rooms.xml" "$@"
+  --ignore tests/ui --ignore tests/layers "${coverage[@]}" --junitxml="$reports/rooms.xml" "$@"
+check "layers" python -m pytest -p scripts.no_window -p no:pytest-qt -p no:napari tests/layers \
+  --junitxml="$reports/layers.xml" "$@"
 check "ui" "${on_screen[@]}" python -m pytest tests/ui --junitxml="$reports/ui.xml" "$@"
 
 if [ "${#failed[@]}" -gt 0 ]; then

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from fake_medsam import CLICK, FakeMedSAM, clicked, square
 from napari.layers import Points
+from planes import filled
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from ui_desk import Desk, filled
+from ui_desk import Desk
 
 from napari_medsam.demo.pointer import Pointer
 from napari_medsam.segment.prompt import Point

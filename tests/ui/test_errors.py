@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_medsam import FakeMedSAM
-from ui_desk import Desk, filled
+from planes import filled
+from ui_desk import Desk
 
 from napari_medsam.errors import CheckpointError, ModelError
 from napari_medsam.session.settings import Settings

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ui_desk import Desk, corners, filled
+from planes import corners, filled
+from ui_desk import Desk
 
 from napari_medsam.curation.dataset import CuratedDataset
 

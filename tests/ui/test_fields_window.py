@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from ui_desk import Desk, filled
+from planes import filled
+from ui_desk import Desk
 
 from napari_medsam.session.settings import Settings
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_medsam import FakeMedSAM
-from ui_desk import Desk, corners, filled
+from planes import corners, filled
+from ui_desk import Desk
 
 from napari_medsam.document.objects import DocumentEdit
 from napari_medsam.folders import journal_folder
@@ -482,7 +483,7 @@ from napari_medsam.session.settings import Settings
 from napari_medsam.ui.desk.desk import Desk
 from napari_medsam.ui.launch import add_dock
 from qtpy.QtWidgets import QApplication
-from ui_desk import corners
+from planes import corners
 
 viewer = napari.Viewer(show=False)
 loader = FakeLoader({{"lite-medsam": FakeMedSAM()}})

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from ui_desk import Desk, filled
+from planes import filled
+from ui_desk import Desk
 
 from napari_medsam.layers import make as layers_module
 from napari_medsam.layers import masks as masks_module

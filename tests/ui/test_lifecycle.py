@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_medsam import FakeLoader, FakeMedSAM
+from planes import corners, filled
 from qtpy.QtCore import QCoreApplication, QEvent
-from ui_desk import Desk, corners, filled
+from ui_desk import Desk
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ui_desk import Desk, filled, named
+from planes import filled, named
+from ui_desk import Desk
 
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import read_field, whole_field

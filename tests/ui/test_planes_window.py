@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from fake_medsam import FakeMedSAM, square
+from planes import corners, filled
 from test_journal_window import looked, reopened, restored, text
-from ui_desk import Desk, corners, filled
+from ui_desk import Desk
 
 from napari_medsam.document.objects import Part, PlaneKey
 from napari_medsam.geometry import Box

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ui_desk import Desk, filled
+from planes import filled
+from ui_desk import Desk
 
 from napari_medsam.demo.pointer import Pointer
 from napari_medsam.document.objects import PlaneKey

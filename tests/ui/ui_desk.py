@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fake_medsam import FakeLoader, FakeMedSAM
 from napari.layers import Image, Labels, Shapes
+from planes import BoxEdges, corners
 from qtpy.QtCore import QTimer
 
 from napari_medsam.document.objects import Part, PlaneKey
@@ -19,7 +19,6 @@ from napari_medsam.session.settings import Settings
 from napari_medsam.ui.desk import desk as owner
 from napari_medsam.ui.launch import add_dock
 
-BoxEdges = Sequence[float]
 TIMEOUT_MS = 15_000
 
 
@@ -168,29 +167,3 @@ class Desk:
 
     def mask(self, object_id: int) -> np.ndarray:
         return np.asarray(self.labels.data) == object_id
-
-
-@contextmanager
-def named(case: str) -> Iterator[None]:
-    """Say in a failure which of the cases of one test it was."""
-    try:
-        yield
-    except BaseException as error:
-        error.add_note(f"case: {case}")
-        raise
-
-
-def corners(box: BoxEdges, ndim: int = 2, at: Sequence[float] = ()) -> np.ndarray:
-    """The corners (4, ndim) of plane edges in napari's data coordinates: pixel i has its centre at i."""
-    r0, c0, r1, c1 = (edge - 0.5 for edge in box)
-    flat = np.array([[r0, c0], [r0, c1], [r1, c1], [r1, c0]])
-    lead = np.zeros((4, ndim - 2)) + np.asarray(at if len(at) else [0.0] * (ndim - 2))
-    return np.concatenate([lead, flat], axis=1)
-
-
-def filled(shape: tuple[int, ...], box: BoxEdges) -> np.ndarray:
-    """A mask (H, W) that fills a box with whole edges."""
-    mask = np.zeros(shape, bool)
-    r0, c0, r1, c1 = (int(edge) for edge in box)
-    mask[r0:r1, c0:c1] = True
-    return mask

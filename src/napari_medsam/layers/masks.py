@@ -32,13 +32,18 @@ class _Held:
     values: npt.NDArray[np.integer]
 
     def meets(self, plane: PlaneKey, bounds: Bounds) -> bool:
-        if plane.displayed == self.plane.displayed and plane.index != self.plane.index:
-            return False
-        r0, c0, r1, c1 = intersection(self.bounds, bounds)
-        return plane.displayed != self.plane.displayed or (r0 < r1 and c0 < c1)
+        """Whether a region of a plane may have some of the pixels. Called for every pair: kept cheap."""
+        if plane.displayed != self.plane.displayed:
+            return True
+        r0, c0, r1, c1 = self.bounds
+        apart = r0 >= bounds[2] or bounds[0] >= r1 or c0 >= bounds[3] or bounds[1] >= c1
+        return not apart and plane == self.plane
 
 
 LOOK_THROUGH_S = 1.0
+HELD_MOST = 32
+"""More regions are set before more are collected: each new one is compared with all that are held."""
+
 BLOCK = 2**22
 
 
@@ -115,18 +120,26 @@ class MaskLayer:
         row, col = plane.displayed
         return region if row < col else region.T
 
-    def write(self, plane: PlaneKey, bounds: Bounds, labels: npt.NDArray[np.integer]) -> bool:
+    def write(
+        self,
+        plane: PlaneKey,
+        bounds: Bounds,
+        labels: npt.NDArray[np.integer],
+        current: npt.NDArray[np.integer] | None = None,
+    ) -> bool:
         """Set a region to ``labels`` (h, w) as one undoable step; True if a pixel changed.
 
-        Raises ImageError when the layer's dtype cannot hold a label.
+        current: what ``current`` gave for the region just now. Raises ImageError when the layer's dtype cannot hold a
+        label.
         """
-        current = self.current(plane, bounds)
-        rows, cols = np.nonzero(labels != current)
+        rows, cols = np.nonzero(labels != (self.current(plane, bounds) if current is None else current))
         if rows.size == 0:
             return False
         values = labels[rows, cols]
         self.check(int(values.max()))
         indices = self._indices(plane, rows + bounds[0], cols + bounds[1])
+        if len(self._held) >= HELD_MOST:
+            self.flush()
         self._held.append(_Held(plane, bounds, indices, values))
         if not self._step_open:
             self.flush(refresh=True)

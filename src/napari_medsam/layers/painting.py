@@ -9,6 +9,7 @@ from functools import partial
 from inspect import GEN_RUNNING, getgeneratorstate
 from typing import TYPE_CHECKING
 
+import numpy as np
 from psygnal import Signal
 
 from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds
@@ -56,6 +57,7 @@ class Painting:
         self._history = History(stage.document)
         self._queue: dict[PartKey, None] = {}
         self._gathering = False
+        self._around: Surroundings | None = None  # for as long as no prediction changes
         self._drawing: Generator[None, None, None] | None = None
 
     # the layer ----------------------------------------------------------------------------------------------
@@ -114,6 +116,7 @@ class Painting:
 
     def arrived(self, part: PartKey) -> None:
         """Draw a new prediction: at once if it comes alone, else with those of the same moment."""
+        self._around = None
         if self._gathering and (self._queue or self._more_awaited(part)):
             self._queue[part] = None
             return
@@ -161,36 +164,43 @@ class Painting:
     def _slices(self) -> Generator[None, None, None]:
         """Draw the queue as one step, and stop after each slice of it."""
         masks = self.ready()
-        drawn: list[PartKey] = []
+        drawn: dict[PartKey, Bounds | None] = {}
         with masks.one_step():
             while self._queue:
-                drawn += self._draw_slice(masks)
+                self._draw_slice(masks, drawn)
                 if self._queue:
                     masks.flush()
                     yield
+        self._around = None
+        with self._document.batch():
+            for key, extent in drawn.items():
+                if self._document.get_part(*key) is not None:
+                    self._document.update_part(*key, extent=extent)
         if drawn:
             if masks.layer.mode == "pan_zoom":
-                masks.choose(drawn[-1][0])
+                masks.choose(next(reversed(drawn))[0])
             self.painted.emit(tuple(object_id for object_id, _ in drawn))
 
-    def _draw_slice(self, masks: MaskLayer) -> list[PartKey]:
-        drawn, around = [], Surroundings(self._document)
+    def _draw_slice(self, masks: MaskLayer, drawn: dict[PartKey, Bounds | None]) -> None:
+        """Draw parts of the queue for a while; ``drawn`` takes their new extents."""
+        self._around = self._around or Surroundings(self._document)
         until = time.perf_counter() + SLICE_S
-        with self._document.batch():
-            while self._queue and time.perf_counter() < until:
-                key = next(iter(self._queue))
-                del self._queue[key]
-                if (part := self._document.get_part(*key)) is not None:
-                    self._draw(masks, part, around)
-                    drawn.append(key)
-        return drawn
+        while self._queue and time.perf_counter() < until:
+            key = next(iter(self._queue))
+            del self._queue[key]
+            if self._document.get_part(*key) is None:
+                continue
+            if key in drawn:  # it was predicted anew since the slice before
+                self._document.update_part(*key, extent=drawn[key])
+            drawn[key] = self._draw(masks, self._document.part(*key), self._around)
 
     def restore(self, key: PartKey, earlier: MaskBefore) -> None:
         """Put back the mask that a part had before, predicted or painted, as one undoable step."""
         self.finish()
         masks = self.ready()
         if earlier.painted is None:
-            self._draw(masks, self._document.update_part(*key, prediction=earlier.prediction, before=None))
+            part = self._document.update_part(*key, prediction=earlier.prediction, before=None)
+            self._document.update_part(*key, extent=self._draw(masks, part))
         else:
             part, painted = self._document.part(*key), earlier.painted
             self._history.drawn(part)
@@ -220,12 +230,12 @@ class Painting:
         masks = self._stage.masks
         return Found() if masks is None else self._history.look(masks.read)
 
-    def _draw(self, masks: MaskLayer, part: Part, around: Surroundings | None = None) -> None:
+    def _draw(self, masks: MaskLayer, part: Part, around: Surroundings | None = None) -> Bounds | None:
+        """Draw a part and return the extent it has then."""
         self._history.drawn(part)
         self._redraw(masks, part, around)
         patch = part.patch
-        extent = patch.bounds if patch is not None and patch.mask.size else None
-        self._document.update_part(*part.key, extent=extent)
+        return patch.bounds if patch is not None and patch.mask.size else None
 
     def _draw_all(self) -> None:
         """Put the predictions into labels that are new; what was painted by hand went with the labels before them."""
@@ -240,7 +250,7 @@ class Painting:
             around = Surroundings(self._document)
             for part in sorted(self._document.parts(), key=lambda entry: entry.turn):
                 if part.prediction is not None:
-                    self._draw(masks, part, around)
+                    self._document.update_part(*part.key, extent=self._draw(masks, part, around))
 
     # strokes into objects -----------------------------------------------------------------------------------
 
@@ -303,10 +313,13 @@ class Painting:
         height, width = masks.shape(part.plane)
         inside = intersection(bounds, (0, 0, height, width))
         region = masks.current(part.plane, inside)
-        others = (around or Surroundings(self._document)).of(part.plane, inside, region)
-        drawn = redraw(region, inside, part, others, self._stage.choices.policy, erase=erase)
+        if region.any() or erase or part.patch is None:
+            others = (around or Surroundings(self._document)).of(part.plane, inside, region)
+            drawn = redraw(region, inside, part, others, self._stage.choices.policy, erase=erase)
+        else:  # on free ground it meets nobody, as most of many masks do
+            drawn = part.patch.within(inside) * np.int64(part.object_id)
         try:
-            masks.write(part.plane, inside, drawn)
+            masks.write(part.plane, inside, drawn, region)
         except MedSAMError as error:
             self._document.update_part(*part.key, problem=str(error))
             self._stage.notice.emit(str(error))

@@ -230,7 +230,8 @@ class PromptLayer:
         for row, value in values.items():
             changed[row] = value
         frame[column] = changed
-        self._write(frame)
+        with self.layer.text.events.blocker():  # no text shows these: to lay all out anew takes long
+            self._write(frame)
 
     def _write(self, frame: DataFrame) -> None:
         with self._quiet():

@@ -43,6 +43,7 @@ def put_back(work: Work, found: Recovered) -> Restored:
     for known in found.classes:
         work.document.set_class(known.id, known.name, known.color)
     ids = _new_ids(work, parts)
+    work.painting.finish()
     masks = work.painting.ready()
     masks.check(max(ids.values()))
     for pixels in found.pixels:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from napari_medsam.layers.prompts import PromptLayer
     from napari_medsam.session.session import Session
 
+FEW = 30  # objects
+RELABEL_S = 1.0
 NEAR = 2  # steps of a slider that are embedded ahead
 
 
@@ -135,10 +137,12 @@ class Stage:
             self.session.request(self.document, members, self.plane(plane))
 
     def relabel_soon(self) -> None:
-        """Relabel once, however often this is called in one turn of the event loop."""
-        if not self._relabelling:
+        """Relabel once for all calls of a moment, at once where there are few: napari lays out every text anew."""
+        if len(self.document) <= FEW:
+            self.relabel()
+        elif not self._relabelling:
             self._relabelling = True
-            self.later(self.relabel)
+            self.later(self.relabel, RELABEL_S)
 
     def relabel(self) -> None:
         """Bring the text and colour of every shape up to date."""

@@ -10,31 +10,24 @@ from napari_medsam.geometry import Bounds
 
 
 class Surroundings:
-    """The parts in a document by their planes and places, as they are when it is made."""
+    """The parts in a document by their planes and the places of their predictions, as these are when it is made."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._planes: dict[PlaneKey, list[Part]] = {}
+        self._rows: dict[PlaneKey, list[tuple[int, ...]]] = {}
+        self._tables: dict[PlaneKey, npt.NDArray[np.intp]] = {}
         for part in document.parts():
             if part.patch is not None:
-                self._planes.setdefault(part.plane, []).append(part)
-        self._bounds: dict[PlaneKey, npt.NDArray[np.intp]] = {}
+                self._rows.setdefault(part.plane, []).append((part.object_id, *part.patch.bounds))
 
     def of(self, plane: PlaneKey, bounds: Bounds, region: npt.NDArray[np.integer]) -> list[Part]:
         """The parts on a plane whose prediction reaches into a region, or whose label stands in it (h, w)."""
-        parts = self._planes.get(plane, [])
-        if plane not in self._bounds:
-            self._bounds[plane] = np.array([_bounds_of(part) for part in parts], dtype=int).reshape(-1, 4)
-        r0, c0, r1, c1 = self._bounds[plane].T
+        if plane not in self._tables:
+            self._tables[plane] = np.array(self._rows.get(plane, []), dtype=int).reshape(-1, 5)
+        ids, r0, c0, r1, c1 = self._tables[plane].T
         meets = (r0 < bounds[2]) & (bounds[0] < r1) & (c0 < bounds[3]) & (bounds[1] < c1)
-        found = {parts[number].object_id: parts[number] for number in np.flatnonzero(meets).tolist()}
-        for label in np.unique(region).tolist() if region.any() else ():
-            part = self._document.get_part(label, plane)
-            if part is not None:
-                found.setdefault(label, part)
-        return list(found.values())
-
-
-def _bounds_of(part: Part) -> Bounds:
-    assert part.patch is not None
-    return part.patch.bounds
+        near = ids[meets].tolist()
+        if region.any():
+            near = [*near, *np.unique(region).tolist()]
+        found = (self._document.get_part(number, plane) for number in dict.fromkeys(near))
+        return [part for part in found if part is not None]

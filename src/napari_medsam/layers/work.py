@@ -45,7 +45,7 @@ class Work(Stage):
         self.clicking = Clicking(self, self.painting)
         self.preview = Preview(self)
         self.painting.masks_changed.connect(self._on_masks)
-        self.painting.painted.connect(self.relabel)
+        self.painting.painted.connect(self.relabel_soon)
         self.document.classes_changed.connect(self.relabel)
 
     def close(self) -> None:
