@@ -188,13 +188,15 @@ def test_a_line_that_never_was_one_costs_nothing_else(tmp_path: Path, entry: Any
 
 def test_a_wrong_field_is_named() -> None:
     for change, path in (
-        ({"box": [1.0, 2.0, 3.0, "4"]}, r"part\.box\.c1 "),
+        ({"box": [1.0, 2.0, 3.0, "4"]}, r"part\.box\[3\] "),
         ({"points": [[1.0, 2.0, 1], [True, 2.0, 1]], "trail": []}, r"part\.points\[1\]\.row "),
         ({"prediction": {**FOUND, "mask": mask(58, 5, FULL)}}, r"part\.prediction\.mask leaves its plane"),
         (
             {"prediction": {**FOUND, "field": [0, 0, 99, 9, "whole"]}},
             r"part\.prediction\.field leaves its plane",
         ),
+        ({"prediction": {**FOUND, "field": [0, 0, 0, 9, "whole"]}}, r"part\.prediction\.field has no area"),
+        ({"extent": [9, 5, 4, 14]}, r"part\.extent leaves its plane"),
         ({"before": [1, 1, 9, 9, "eJw="]}, r"part\.before\.mask "),
         ({"plane": [[3, None, None], [1, 2]]}, r"plane\.index\[0\]"),
         ({"class": 0}, "class is not from 1"),

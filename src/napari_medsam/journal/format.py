@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from napari_medsam.document.objects import ObjectClass, Part, PartKey, PlaneKey
-from napari_medsam.geometry import Bounds, Patch
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.identity import ImageIdentity
 from napari_medsam.records import from_json, packed_json
 from napari_medsam.segment.prediction import Prediction
@@ -201,9 +201,9 @@ def read_part(text: bytes, shape: tuple[int, ...]) -> PartLine:
     """A part of an object in an image of that shape. Raises ValueError with the path of the wrong field."""
     line = from_json(PartLine, text)
     part, size = line.part, _size(line.part.plane, shape)
-    for name, rectangle in _rectangles(part):
-        _check_inside(f"part.{name}", rectangle, size)
-    if part.box is not None and (part.box.r1 <= part.box.r0 or part.box.c1 <= part.box.c0):
+    for name, box in _boxes(part):
+        _check_inside(f"part.{name}", box, size)
+    if part.box is not None and part.box.empty:
         raise ValueError("part.box has no area")
     if len(part.masks_before) not in (0, len(part.points)) or not all(
         point.inside(size) for point in part.points
@@ -221,7 +221,7 @@ def read_pixels(text: bytes, shape: tuple[int, ...]) -> Pixels:
     """Pixels of an image of that shape. Raises ValueError as `read_part` does."""
     pixels = from_json(PixelsLine, text).pixels
     _check("pixels.label", pixels.label, 1, LARGEST_ID)
-    _check_inside("pixels.patch", pixels.patch.bounds, _size(pixels.plane, shape))
+    _check_inside("pixels.patch", pixels.patch.box, _size(pixels.plane, shape))
     return pixels
 
 
@@ -246,28 +246,27 @@ def _size(plane: PlaneKey, shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[row], shape[col]
 
 
-def _rectangles(part: Part) -> Iterator[tuple[str, Bounds]]:
+def _boxes(part: Part) -> Iterator[tuple[str, Box]]:
     """All that must lie in the part's plane."""
     if part.extent is not None:
-        yield "extent", part.extent
+        yield "extent", Box(*part.extent)
     if part.before is not None:
-        yield "before", part.before.bounds
+        yield "before", part.before.box
     predictions = [("prediction", part.prediction)]
     for number, mask in enumerate(part.masks_before):
         predictions.append((f"masks_before[{number}].prediction", mask.prediction))
         if mask.painted is not None:
-            yield f"masks_before[{number}].painted", mask.painted.bounds
+            yield f"masks_before[{number}].painted", mask.painted.box
     for name, found in predictions:
         if found is not None:
-            field = found.field
-            row, col = field.row + max(field.height, 1), field.col + max(field.width, 1)
-            yield f"{name}.mask", found.patch.bounds
-            yield f"{name}.field", (field.row, field.col, row, col)
+            yield f"{name}.mask", found.patch.box
+            yield f"{name}.field", found.field.box
+            if found.field.box.empty:
+                raise ValueError(f"part.{name}.field has no area")
 
 
-def _check_inside(name: str, bounds: Bounds, size: tuple[int, int]) -> None:
-    r0, c0, r1, c1 = bounds
-    if not (0 <= r0 <= r1 <= size[0] and 0 <= c0 <= c1 <= size[1]):
+def _check_inside(name: str, box: Box, size: tuple[int, int]) -> None:
+    if min(box.height, box.width) < 0 or not Box.of_plane(size).contains(box):
         raise ValueError(f"{name} leaves its plane")
 
 
