@@ -186,14 +186,17 @@ class TestShapes:
         assert desk.part_on(1, 0).problem
         assert row(desk)["State"] == "refused"
 
-    def test_a_copy_on_another_slice_is_a_new_object(self, desk: Desk) -> None:
+    def test_a_copy_is_a_new_object_wherever_it_is_taken(self, desk: Desk, image: np.ndarray) -> None:
         desk.add_boxes_at((0,), A)
         desk.shapes.selected_data = {0}
         desk.shapes._copy_data()
-        go_to(desk, 1)
         desk.shapes._paste_data()
         desk.wait(lambda: 2 in desk.painted)
+        assert [part.key for part in desk.parts] == [(1, plane(0)), (2, plane(0))]
+        desk.shapes.data = [desk.shapes.data[0], corners(B, 3, (1,))]
+        desk.wait(lambda: desk.mask(2)[1].any())
         assert [part.key for part in desk.parts] == [(1, plane(0)), (2, plane(1))]
+        assert np.array_equal(desk.mask(1)[0], filled(image.shape, A))
 
     def test_a_deleted_shape_takes_the_object_off_its_slice_only(self, desk: Desk) -> None:
         desk.add_boxes_at((0,), A)
