@@ -31,7 +31,7 @@ from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.events import Event, kind_of
+from napari_medsam.finetune.events import Event
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
 from napari_medsam.finetune.verdict import Candidate, judge
@@ -123,7 +123,7 @@ class Clock:
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
-        if (kind := kind_of(event)) in self.spent:
+        if (kind := event.kind) in self.spent:
             self.spent[kind] += now - self._last
         self._last = now
 

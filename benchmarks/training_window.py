@@ -21,7 +21,6 @@ from window import timed_boxes
 from napari_medsam.curation.case import Case, CaseObject
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.events import kind_of
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.run import TrainingProcess
 
@@ -72,7 +71,7 @@ def _training(folder: Path) -> TrainingProcess:
         config=FinetuneConfig(epochs=10_000, patience=10_000),
         output=folder / "decoder.safetensors",
     )
-    process = TrainingProcess(request, folder / "run", lambda event: seen.append(kind_of(event)))
+    process = TrainingProcess(request, folder / "run", lambda event: seen.append(event.kind))
     wait_until(lambda: "training" in seen or "failed" in seen, 300)
     if "failed" in seen:
         raise SystemExit("training failed")

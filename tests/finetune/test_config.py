@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,31 @@ def test_a_damaged_request(tmp_path: Path, text: str) -> None:
     (tmp_path / "request.json").write_text(text)
     with pytest.raises(CaseError, match="Start a new run"):
         request_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": 3}, r"name should be a valid string, not 3"),
+        ({"config": {"batch": "4"}}, r"config\.batch should be a valid integer, not '4'"),
+        ({"config": {"jitter": [0.1]}}, r"config\.jitter\[1\] is missing"),
+        ({"config": {"hold": True}}, r"config\.hold should be a valid number"),
+        ({"split": 1}, "split"),
+    ],
+)
+def test_a_wrong_field_of_a_request_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    write_request(tmp_path, TrainingRequest(tmp_path, "mine"))
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(CaseError, match=said) as error:
+        request_of(tmp_path)
+    assert str(file) in str(error.value)
+
+
+def test_files_call_the_pull_to_the_base_hold() -> None:
+    config = FinetuneConfig(keep_base=0.5)
+    assert config.to_json()["hold"] == 0.5
+    assert FinetuneConfig.from_json({"hold": 0.5}) == config
 
 
 def test_no_request_and_no_folder(tmp_path: Path) -> None:

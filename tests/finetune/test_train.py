@@ -17,7 +17,7 @@ from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.errors import CaseError, CheckpointError, MedSAMError, ModelError
 from napari_medsam.finetune.checkpoint import CHECKPOINT_NAME
 from napari_medsam.finetune.config import FinetuneConfig
-from napari_medsam.finetune.events import Embedded, kind_of, to_line
+from napari_medsam.finetune.events import Embedded, to_line
 from napari_medsam.finetune.events import Event as TypedEvent
 from napari_medsam.finetune.fit import Fit
 from napari_medsam.finetune.request import TrainingRequest
@@ -331,7 +331,7 @@ def test_the_built_in_model_learns_in_one_epoch(tmp_path: Path) -> None:
     )
     path = train(request, tmp_path / "run", events.append)
     assert path is not None
-    kinds = [kind for kind, _ in groupby(map(kind_of, events))]
+    kinds = [kind for kind, _ in groupby(event.kind for event in events)]
     assert kinds == ["dataset", "embedding", "training", "judging", "done"]
     model = build_model("lite-medsam", "cpu")
     info = read_info(path)

@@ -166,6 +166,27 @@ class TestRefused:
         with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
             read_info(path)
 
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"detail": "4"}, "detail should be a valid integer, not '4'"),
+            ({"cases": {"train": ["a", 3]}}, r"cases\.train\[1\] should be a valid string, not 3"),
+            ({"curve": [{"epoch": 1, "loss": None}]}, r"curve\[0\]\.loss should be a valid number"),
+            ({"verdict": {"mean": {"new": {"dsc": 1.0}}}}, r"verdict\.mean\.new\.nsd is missing"),
+            (
+                {"verdict": {"classes": [{"class": 1, "objects": 2}]}},
+                r"verdict\.classes\[0\]\.class should be",
+            ),
+        ],
+    )
+    def test_a_wrong_field_of_a_header_is_named(
+        self, tmp_path: Path, change: dict[str, object], said: str
+    ) -> None:
+        sound = {"version": 1, "name": "a", "base": "b", "encoder_hash": "", "decoder_hash": ""}
+        assert read_info(with_header(tmp_path / "good.safetensors", json.dumps(sound))).name == "a"
+        with pytest.raises(CheckpointError, match=said):
+            read_info(with_header(tmp_path / "bad.safetensors", json.dumps({**sound, **change})))
+
     def test_a_header_that_promises_more_than_there_is(self, lite: MedSAM, file: Path) -> None:
         content = file.read_bytes()
         file.write_bytes(struct.pack("<Q", 2**62) + content[8:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -39,10 +39,8 @@ class FinetuneConfig:
     cross_entropy: float = 1.0  # weight of the pixelwise cross-entropy
     iou: float = 0.5  # weight of the squared error of the predicted IoU
     correction: float = 0.5  # weight of the cross-entropy of the region that a click corrects
-    keep_base: float = field(
-        default=0.0, metadata={"alias": "hold"}
-    )  # pull of the first decoder's answers to
-    # boxes, each times its IoU with the truth; files call it "hold"
+    # pull of the first decoder's answers to boxes, each times its IoU with the truth; files call it "hold"
+    keep_base: float = field(default=0.0, metadata={"alias": "hold"})
     jitter: tuple[float, float] = (-0.02, 0.1)  # each edge moves outwards by such a share of the box's side
     clicks: float = 0.4  # share of visits with clicks, where the decoder to begin with has learned them
     jitter_px: tuple[float, float] | None = (
@@ -56,34 +54,9 @@ class FinetuneConfig:
     seed: int = 0  # of the split, the order, the boxes
 
     def __post_init__(self) -> None:
-        for name, good in (
-            ("visits", _whole(self.visits, 1)),
-            ("epochs", self.epochs is None or _whole(self.epochs, 1)),
-            ("most_epochs", _whole(self.most_epochs, 1)),
-            ("least_epochs", _whole(self.least_epochs, 1) and self.least_epochs <= self.most_epochs),
-            ("batch", _whole(self.batch, 1)),
-            ("learning_rate", self.learning_rate is None or 0 < self.learning_rate < 1),
-            ("warmup", 0 <= self.warmup < 1),
-            ("weight_decay", self.weight_decay >= 0),
-            ("clip", self.clip > 0),
-            ("dice", self.dice >= 0),
-            ("cross_entropy", self.cross_entropy >= 0),
-            ("iou", self.iou >= 0 and self.dice + self.cross_entropy + self.iou > 0),
-            ("correction", self.correction >= 0),
-            ("keep_base", self.keep_base >= 0),
-            ("jitter", len(self.jitter) == 2 and -0.4 < self.jitter[0] <= self.jitter[1] < 1),
-            ("clicks", 0 <= self.clicks < 1),
-            ("schedule", self.schedule in get_args(Schedule)),
-            ("jitter_px", self.jitter_px is None or _rising(self.jitter_px, 0, 64)),
-            ("views", _whole(self.views, 1) and self.views <= VIEWS),
-            ("detail", _whole(self.detail, 1) and self.detail <= 32),
-            ("shares", len(self.shares) > 0 and all(0 < share <= 1 for share in self.shares)),
-            ("patience", _whole(self.patience, 1)),
-            ("precision", self.precision in ("auto", "float32")),
-            ("seed", _whole(self.seed, 0)),
-        ):
+        for name, good, advice in _rules(self):
             if not good:
-                raise CaseError(f"The training setting {name} is {getattr(self, name)!r}. {_ADVICE[name]}")
+                raise CaseError(f"The training setting {name} is {getattr(self, name)!r}. Give {advice}.")
 
     def epochs_for(self, samples: int) -> int:
         """Passes over so many training samples."""
@@ -125,37 +98,55 @@ class FinetuneConfig:
             raise CaseError(f"The training settings cannot be read ({error}). Start a new run.") from error
 
 
+def _rules(config: FinetuneConfig) -> Iterator[tuple[str, bool, str]]:
+    """For each setting whether it makes sense, and what would."""
+    for name in ("visits", "most_epochs", "batch", "patience"):
+        yield name, _whole(getattr(config, name), 1), "a whole number from 1"
+    for name in ("weight_decay", "dice", "cross_entropy", "correction", "keep_base"):
+        yield name, getattr(config, name) >= 0, "0 or more"
+    losses = config.dice + config.cross_entropy + config.iou
+    jitter, pixels, shares = config.jitter, config.jitter_px, config.shares
+    least, rate = config.least_epochs, config.learning_rate
+    yield (
+        "epochs",
+        config.epochs is None or _whole(config.epochs, 1),
+        "a whole number from 1, or leave it out",
+    )
+    yield (
+        "least_epochs",
+        _whole(least, 1) and least <= config.most_epochs,
+        "a whole number up to `most_epochs`",
+    )
+    yield "learning_rate", rate is None or 0 < rate < 1, "a number between 0 and 1; 0.0002 is usual"
+    yield "warmup", 0 <= config.warmup < 1, "a share from 0 to below 1"
+    yield "clip", config.clip > 0, "more than 0"
+    yield "iou", config.iou >= 0 and losses > 0, "0 or more, and more than 0 for one of the three losses"
+    yield (
+        "jitter",
+        _rising(jitter, -0.4, 1) and jitter[0] > -0.4 and jitter[1] < 1,
+        "two shares above -0.4, below 1",
+    )
+    yield "clicks", 0 <= config.clicks < 1, "a share from 0 to below 1"
+    yield "schedule", config.schedule in get_args(Schedule), "'cosine' or 'constant'"
+    yield (
+        "jitter_px",
+        pixels is None or _rising(pixels, 0, 64),
+        "two numbers of pixels up to 64, the smaller first",
+    )
+    yield "views", _whole(config.views, 1) and config.views <= VIEWS, f"a whole number from 1 to {VIEWS}"
+    yield "detail", _whole(config.detail, 1) and config.detail <= 32, "a whole number from 1 (off) to 32"
+    yield (
+        "shares",
+        len(shares) > 0 and all(0 < share <= 1 for share in shares),
+        "at least one, above 0 and up to 1",
+    )
+    yield "precision", config.precision in ("auto", "float32"), "auto or float32"
+    yield "seed", _whole(config.seed, 0), "a whole number from 0"
+
+
 def _whole(value: int, least: int) -> bool:
     return isinstance(value, int) and value >= least
 
 
 def _rising(pair: tuple[float, ...], least: float, most: float) -> bool:
     return len(pair) == 2 and least <= pair[0] <= pair[1] <= most
-
-
-_ADVICE = {
-    "visits": "Give a whole number from 1.",
-    "epochs": "Give a whole number from 1, or leave it out.",
-    "least_epochs": "Give a whole number from 1, at most `most_epochs`.",
-    "most_epochs": "Give a whole number from 1.",
-    "batch": "Give a whole number from 1.",
-    "learning_rate": "Give a number between 0 and 1; 0.0002 is usual.",
-    "warmup": "Give a share from 0 to below 1.",
-    "weight_decay": "Give 0 or more.",
-    "clip": "Give more than 0.",
-    "dice": "Give 0 or more.",
-    "cross_entropy": "Give 0 or more.",
-    "iou": "Give 0 or more, and more than 0 for one of the three losses.",
-    "correction": "Give 0 or more.",
-    "keep_base": 'Give 0 or more; files call it "hold".',
-    "jitter": "Give two shares of a box's side, the smaller first, above -0.4 and below 1.",
-    "clicks": "Give a share from 0 to below 1.",
-    "schedule": "Choose 'cosine' or 'constant'.",
-    "jitter_px": "Give two numbers of pixels, the smaller first, from 0 to 64, or leave it out.",
-    "views": f"Give a whole number from 1 to {VIEWS}.",
-    "detail": "Give a whole number from 1 (off) to 32.",
-    "shares": "Give at least one share above 0 and up to 1.",
-    "patience": "Give a whole number from 1.",
-    "precision": "Give auto or float32.",
-    "seed": "Give a whole number from 0.",
-}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, get_args
 
 from napari_medsam.evaluate.verdict import Verdict
 from napari_medsam.records import from_json, plain
@@ -15,6 +16,7 @@ from napari_medsam.records import from_json, plain
 class DatasetRead:
     """The cases are read and divided by `by`. split: stems by role."""
 
+    kind: ClassVar = "dataset"
     cases: int
     objects: int
     split: Mapping[str, tuple[str, ...]]
@@ -26,6 +28,7 @@ class DatasetRead:
 class Embedded:
     """Fields that have an embedding; made: those that were not in the cache. left: seconds, None while nobody knows."""
 
+    kind: ClassVar = "embedding"
     done: int
     of: int
     made: int
@@ -37,6 +40,7 @@ class Trained:
     """Where the fit is. epoch counts from 1; loss: the mean so far in it; validation: DSC after it, None where it has
     not ended or no case validates. best: the epoch whose decoder is kept. ended: whether the epoch is complete."""
 
+    kind: ClassVar = "training"
     epoch: int
     epochs: int
     samples: int
@@ -53,6 +57,7 @@ class Trained:
 class JudgedSoFar:
     """Held-out objects that are judged."""
 
+    kind: ClassVar = "judging"
     done: int
     of: int
     left: float | None
@@ -62,6 +67,7 @@ class JudgedSoFar:
 class Done:
     """The run has ended with a judged decoder in the file `decoder`."""
 
+    kind: ClassVar = "done"
     decoder: Path
     name: str
     adopted: bool
@@ -72,6 +78,7 @@ class Done:
 class Stopped:
     """The run was stopped; decoder: the best so far, not judged, None before there was one."""
 
+    kind: ClassVar = "stopped"
     decoder: Path | None
     name: str
     message: str
@@ -81,19 +88,12 @@ class Stopped:
 class Failed:
     """The run could not go on."""
 
+    kind: ClassVar = "failed"
     message: str
 
 
 Event = DatasetRead | Embedded | Trained | JudgedSoFar | Done | Stopped | Failed
-KINDS: Mapping[str, type[Event]] = {
-    "dataset": DatasetRead,
-    "embedding": Embedded,
-    "training": Trained,
-    "judging": JudgedSoFar,
-    "done": Done,
-    "stopped": Stopped,
-    "failed": Failed,
-}
+_KINDS: Mapping[str, type[Event]] = {type_.kind: type_ for type_ in get_args(Event)}
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,12 @@ class _Kind:
     kind: str
 
 
-def kind_of(event: Event) -> str:
-    """What an event is called in JSON."""
-    return next(kind for kind, type_ in KINDS.items() if isinstance(event, type_))
-
-
 def to_line(event: Event) -> str:
     """An event as one line of JSON, without its end."""
-    return json.dumps({"kind": kind_of(event), **plain(event)})
+    return json.dumps({"kind": event.kind, **plain(event)})
 
 
 def from_line(line: str | bytes) -> Event | None:
     """What a line says; None for an event of a kind nobody knows. Raises ValueError for a line cut short or wrong."""
-    type_ = KINDS.get(from_json(_Kind, line).kind)
+    type_ = _KINDS.get(from_json(_Kind, line).kind)
     return None if type_ is None else from_json(type_, line)

@@ -120,9 +120,7 @@ def read_decoder(path: Path, encoder_hash: str, base: Mapping[str, Tensor]) -> d
             f"and this encoder is {encoder_hash[:12]}. Choose the model {info.base}, or another decoder."
         )
     try:
-        learned = {
-            name: value.float() for name, value in load_file(path).items()
-        }  # it may be stored as float16
+        learned = {name: value.float() for name, value in load_file(path).items()}  # maybe stored as float16
     except Exception as error:
         raise CheckpointError(
             f"Cannot read the decoder {path} ({error}). It is damaged: train it again."
