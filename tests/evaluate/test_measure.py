@@ -71,7 +71,6 @@ def test_a_ball_and_its_largest_plane() -> None:
     assert lesion.longest == pytest.approx(33, abs=1)
     assert burden.volume == ball.sum() * 3.0
     assert burden.volume == pytest.approx(4 / 3 * math.pi * 16**3, rel=0.03)
-    assert burden.volume_ml == pytest.approx(burden.volume / 1000)
     assert lesion.area == ball[6].sum()
     turned = measure(np.moveaxis(ball, 0, 2), (1.0, 1.0, 3.0), axis=2)
     assert turned == burden
@@ -86,19 +85,18 @@ def test_lesions_add_up_to_the_burden_of_a_case() -> None:
     assert [lesion.label for lesion in burden.lesions] == [2, 5]
     assert [lesion.volume for lesion in burden.lesions] == [24 * 5, 40 * 5]
     assert burden.volume == 320
-    assert burden.volume_ml == 0.32
     assert burden.area == 24 + 20
     assert burden.longest == pytest.approx(np.hypot(3, 6) + np.hypot(10, 1))
     assert [lesion.plane for lesion in burden.lesions] == [0, 1]
 
 
-def test_no_lesion_no_burden_and_pixels_are_no_millilitres() -> None:
+def test_no_lesion_no_burden_and_a_plane_has_no_volume() -> None:
     empty = measure(np.zeros((3, 4, 4), int), (1, 1, 1))
     assert (empty.lesions, empty.volume, empty.area, empty.longest) == ((), 0.0, 0.0, 0.0)
     pixels = measure(np.ones((2, 2, 2), int), (1, 1, 1), unit="pixel")
-    assert (pixels.volume, pixels.volume_ml, pixels.unit) == (8.0, None, "pixel")
+    assert (pixels.volume, pixels.unit) == (8.0, "pixel")
     plane = measure(np.ones((2, 2), bool), (1, 1))
-    assert (plane.volume, plane.volume_ml, plane.area) == (None, None, 4.0)
+    assert (plane.volume, plane.area) == (None, 4.0)
 
 
 @settings(deadline=None)

@@ -13,6 +13,7 @@ import platform
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -133,20 +134,12 @@ def is_stale_temporary(path: Path, modified: float) -> bool:
         return False
     if time.time() - modified > STALE_SECONDS:
         return True
-    return parts[2] == _host() and not _is_running(int(parts[3]))
+    import psutil
+
+    with suppress(OverflowError):  # a number that is no process's
+        return parts[2] == _host() and not psutil.pid_exists(int(parts[3]))
+    return False
 
 
 def _host() -> str:
     return "".join(c for c in platform.node() if c.isalnum() or c == "-") or "host"
-
-
-def _is_running(pid: int) -> bool:
-    if os.name == "nt":  # there, signal 0 would end the process; age alone decides
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

@@ -54,11 +54,6 @@ class Burden:
         return None if None in found else float(sum(volume for volume in found if volume is not None))
 
     @property
-    def volume_ml(self) -> float | None:
-        """Of all lesions, in millilitres; None in 2D, or where the unit is not a millimetre."""
-        return self.volume / 1000 if self.volume is not None and self.unit == "mm" else None
-
-    @property
     def area(self) -> float:
         """Sum of the lesions' areas, in the unit squared."""
         return sum(lesion.area for lesion in self.lesions)

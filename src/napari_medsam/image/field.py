@@ -76,17 +76,9 @@ class Field:
     def to_frame(self, boxes: npt.ArrayLike, frame: Frame) -> npt.NDArray[np.float32]:
         """Boxes (n, 4) in plane pixels -> (n, 4) float32 in frame pixels, both (r0, c0, r1, c1)."""
         plane = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        inner: npt.NDArray[np.float64] = (plane - self._origin()) * np.tile(frame.scale(self), 2)
+        corner = np.array([self.row, self.col], dtype=np.float64)
+        inner: npt.NDArray[np.float64] = (plane - np.tile(corner, 2)) * np.tile(frame.scale(self), 2)
         return inner.astype(np.float32)
-
-    def to_plane(self, boxes: npt.ArrayLike, frame: Frame) -> npt.NDArray[np.float32]:
-        """Boxes (n, 4) in frame pixels -> (n, 4) float32 in plane pixels: the inverse of `to_frame`."""
-        inner = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        plane: npt.NDArray[np.float64] = inner / np.tile(frame.scale(self), 2) + self._origin()
-        return plane.astype(np.float32)
-
-    def _origin(self) -> npt.NDArray[np.float64]:
-        return np.array([self.row, self.col, self.row, self.col], dtype=np.float64)
 
 
 def whole_field(shape: tuple[int, int]) -> Field:

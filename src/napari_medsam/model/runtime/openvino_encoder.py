@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_medsam.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,16 +112,10 @@ def _imported(core: Any, path: Path, hints: dict[str, Any]) -> Any:
 
 def _keep(path: Path, blob: Any) -> None:
     content = bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob)
-    temporary = None
-    try:
+    with suppress(OSError):  # a full or read-only disk costs the next start some time, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
+        with replacing(path) as file:
             file.write(hashlib.sha256(content).digest() + content)
-        os.replace(temporary, path)
         kept = sorted(path.parent.glob("*.ovblob"), key=lambda other: other.stat().st_mtime, reverse=True)
         for old in kept[_KEPT_BLOBS:]:
             old.unlink(missing_ok=True)
-    except OSError:  # a full or read-only disk costs the next start some time, nothing else
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
