@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -34,15 +33,23 @@ KILLED = "RANK_TO_KILL"
 
 def write_store(store: Path) -> None:
     """Samples of 64 x 64: features (64, 16, 16) float16 and the disc as a target; the same, always."""
-    from napari_medsam_training.corpus.store import SampleName, ShardWriter, shard_path
+    from napari_medsam.records import to_json
+    from napari_medsam_training.corpus.store import (
+        SampleName,
+        ShardAbout,
+        ShardLine,
+        ShardWriter,
+        StoreAbout,
+        shard_path,
+    )
 
     rng = np.random.default_rng(0)
     mixture = rng.normal(size=(CHANNELS, 16))
     rows, cols = np.mgrid[:SIDE, :SIDE] + 0.5
-    lines = []
+    lines, about = [], ShardAbout("discs", "0" * 64, "float32")
     for shard in range(SHARDS):
         name = f"discs-{shard}"
-        with ShardWriter(shard_path(store, name), {}) as writer:
+        with ShardWriter(shard_path(store, name), about) as writer:
             for number in range(SAMPLES // SHARDS):
                 (r, c), radius = rng.uniform(24, 40, 2), rng.uniform(9, 18)
                 inside = np.hypot(rows - r, cols - c) < radius
@@ -53,9 +60,9 @@ def write_store(store: Path) -> None:
                 case = SampleName(f"disc {shard} {number}", 0, 1, "disc", f"disc {shard} {number}")
                 box = (r - radius, c - radius, r + radius, c + radius)
                 writer.sample(case, field, box, (255 * inside).astype(np.uint8))
-        lines.append({"name": name, "fields": SAMPLES // SHARDS, "samples": SAMPLES // SHARDS, "left_out": 0})
-    about = {"model": "discs", "encoder_hash": "0" * 64, "precision": "float32", "detail": 1, "views": 1}
-    (store / "store.json").write_text(json.dumps({**about, "shards": lines}))
+        lines.append(ShardLine(name, SAMPLES // SHARDS, SAMPLES // SHARDS, 0))
+    whole = StoreAbout(about.model, about.encoder_hash, about.precision, 1, 1, tuple(lines))
+    (store / "store.json").write_text(to_json(whole))
 
 
 class NewDecoder:
@@ -66,7 +73,7 @@ class NewDecoder:
 
         from napari_medsam.image.field import Frame
         from napari_medsam.model.networks.decoder import MaskDecoder, SamDecoder
-        from napari_medsam_training.fit import Beginning
+        from napari_medsam_training.fit_job import Beginning
 
         torch.manual_seed(0)
         decoder = SamDecoder(SIDE, MaskDecoder(CHANNELS, mlp_dim=256), CHANNELS)

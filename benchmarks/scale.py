@@ -251,7 +251,7 @@ def workers(work: Path, size: int) -> list[Figure]:
 
 def main() -> int:
     if sys.argv[1:2] == ["--embed"]:
-        from lib.tiny_encoder import TinyChoice
+        from tiny_encoder import TinyChoice
 
         from napari_medsam_training import embed
 

@@ -9,15 +9,13 @@ the network. It needs no box, and gets none. The same cases, settings and seed g
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +23,14 @@ from PIL import Image
 
 from napari_medsam.curation.case import Case
 from napari_medsam.curation.dataset import CuratedDataset
-from napari_medsam.curation.split import sides_of
-from napari_medsam.errors import CaseError, CheckpointError, MedSAMError
+from napari_medsam.curation.split import Split, sides_of
+from napari_medsam.errors import CaseError, CheckpointError
 from napari_medsam.files import replacing
 from napari_medsam.finetune.samples import turned
-
-Point = dict[str, Any]
+from napari_medsam.model.decoder_file import CurvePoint
+from napari_medsam.records import from_json, to_json
+from napari_medsam_training.command import parser_of, status_of
+from napari_medsam_training.toml_file import read_toml
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Specialist:
     network: torch.nn.Module
     classes: tuple[str, ...]
     config: UNetConfig
-    curve: tuple[Point, ...]
+    curve: tuple[CurvePoint, ...]
 
     def segment(self, plane: np.ndarray) -> np.ndarray:
         """The class of each pixel of a plane (H, W, 3) or (H, W) uint8, 0 for background: (H, W) uint8."""
@@ -89,26 +89,25 @@ class Specialist:
         return np.stack([self.segment(plane) for plane in case.imgs])
 
 
+@dataclass(frozen=True)
+class _About:
+    """What a network's file says of it."""
+
+    classes: tuple[str, ...]
+    config: UNetConfig
+    curve: tuple[CurvePoint, ...]
+
+
 def read_config(path: Path | None) -> UNetConfig:
     """The settings of a TOML file; None gives the defaults. Raises CaseError when it cannot be read."""
-    if path is None:
-        return UNetConfig()
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-        if "channels" in values:
-            values["channels"] = tuple(values["channels"])
-        return UNetConfig(**values)
-    except (OSError, ValueError, TypeError) as error:
-        raise CaseError(
-            f"The settings {path} cannot be read ({error}). See training/configs/unet.toml."
-        ) from error
+    return UNetConfig() if path is None else read_toml(UNetConfig, path, "training/configs/unet.toml")
 
 
 def train_unet(
     train: Sequence[Case],
     validation: Sequence[Case],
     config: UNetConfig,
-    tell: Callable[[Point], None] = lambda _: None,
+    tell: Callable[[CurvePoint], None] = lambda _: None,
 ) -> Specialist:
     """Train on cases; the epoch with the best Dice over the validation cases is kept, without any the last one.
 
@@ -130,7 +129,7 @@ def train_unet(
         loss = _epoch(network, optimiser, images, targets, config, epoch)
         schedule.step()
         score = _validate(network, *held, config.batch) if len(held[0]) else None
-        curve.append({"epoch": epoch, "loss": loss, "validation": score, "seconds": time.monotonic() - began})
+        curve.append(CurvePoint(epoch, loss, score, time.monotonic() - began))
         tell(curve[-1])
         if score is None or score > best:
             best = -1.0 if score is None else score
@@ -154,13 +153,9 @@ def save(path: Path, specialist: Specialist) -> None:
     """Write a network, whole or not at all, as safetensors; its classes, settings and curve beside the weights."""
     from safetensors.torch import save as packed
 
-    about = {
-        "classes": specialist.classes,
-        "config": asdict(specialist.config),
-        "curve": specialist.curve,
-    }
+    about = _About(specialist.classes, specialist.config, specialist.curve)
     with replacing(path) as stream:
-        stream.write(packed(specialist.network.state_dict(), {"unet": json.dumps(about)}))
+        stream.write(packed(specialist.network.state_dict(), {"unet": to_json(about)}))
 
 
 def load(path: Path) -> Specialist:
@@ -169,18 +164,15 @@ def load(path: Path) -> Specialist:
 
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["unet"])
+            about = from_json(_About, file.metadata()["unet"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        known = {field.name for field in fields(UNetConfig)}
-        values = {name: value for name, value in about["config"].items() if name in known}
-        config = UNetConfig(**{**values, "channels": tuple(values["channels"])})
-        network = build(config, len(about["classes"]))
+        network = build(about.config, len(about.classes))
         network.load_state_dict(state)
     except Exception as error:  # safetensors and torch raise half a dozen kinds
         raise CheckpointError(
             f"The U-Net {path} cannot be read ({error}). Train it again with training/baselines.py."
         ) from error
-    return Specialist(network.eval(), tuple(about["classes"]), config, tuple(about["curve"]))
+    return Specialist(network.eval(), about.classes, about.config, about.curve)
 
 
 def class_map(case: Case, classes: Sequence[str]) -> np.ndarray:
@@ -277,39 +269,39 @@ def _validate(network: torch.nn.Module, images: np.ndarray, targets: np.ndarray,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="UNET.safetensors")
     parser.add_argument("--config", type=Path, help="a TOML file like training/configs/unet.toml")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--split", type=Path, metavar="TABLE.csv", help="default: by group and seed")
     parser.add_argument("--seed", type=int, help="of the split and the training; default: the settings'")
-    options = parser.parse_args(arguments)
-    try:
-        config = read_config(options.config)
-        if options.epochs is not None:
-            config = replace(config, epochs=options.epochs)
-        if options.seed is not None:
-            config = replace(config, seed=options.seed)
-        dataset = CuratedDataset(options.dataset)
-        split = sides_of(dataset, options.split, config.seed)
-        sides = [
-            [dataset.read(stem, predictions=False) for stem in side] for side in (split.train, split.val)
-        ]
-        specialist = train_unet(sides[0], sides[1], config, _say)
-        save(options.output, specialist)
-    except (MedSAMError, OSError) as error:
-        print(f"baselines: {error}", file=sys.stderr)
-        return 1
+    return status_of("baselines", partial(_run, parser.parse_args(arguments)), failed=1)
+
+
+def _run(options: argparse.Namespace) -> None:
+    given = {"epochs": options.epochs, "seed": options.seed}
+    config = replace(read_config(options.config), **{k: v for k, v in given.items() if v is not None})
+    dataset = CuratedDataset(options.dataset)
+    train_on(dataset, sides_of(dataset, options.split, config.seed), config, options.output, _say)
     print(f"written: {options.output}")
-    return 0
 
 
-def _say(point: Point) -> None:
-    found = "" if point["validation"] is None else f"  validation DSC {point['validation']:.3f}"
-    print(f"epoch {point['epoch']}  loss {point['loss']:.3f}{found}  {point['seconds']:.0f} s", flush=True)
+def train_on(
+    dataset: CuratedDataset,
+    split: Split,
+    config: UNetConfig,
+    output: Path,
+    tell: Callable[[CurvePoint], None] = lambda _: None,
+) -> None:
+    """Train on a dataset's training side, validate on the other, and write the network. Raises CaseError, OSError."""
+    sides = [[dataset.read(stem, predictions=False) for stem in side] for side in (split.train, split.val)]
+    save(output, train_unet(sides[0], sides[1], config, tell))
+
+
+def _say(point: CurvePoint) -> None:
+    found = "" if point.validation is None else f"  validation DSC {point.validation:.3f}"
+    print(f"epoch {point.epoch}  loss {point.loss:.3f}{found}  {point.seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

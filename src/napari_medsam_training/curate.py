@@ -14,36 +14,37 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from napari_medsam.curation.manifest import MANIFEST_NAME, read_manifest
-from napari_medsam.errors import CaseError, MedSAMError
+from napari_medsam.errors import CaseError
 from napari_medsam.files import replacing
 from napari_medsam.image.contrast import Contrast
+from napari_medsam_training.command import parser_of, status_of
 from napari_medsam_training.corpus.curate_shard import curate_shard
 from napari_medsam_training.corpus.engine import add_options, alone_in, engine
 from napari_medsam_training.corpus.finish import Tally, finish
-from napari_medsam_training.corpus.job import Job
+from napari_medsam_training.corpus.job import Job, Settings
 from napari_medsam_training.corpus.left_out import Left
 from napari_medsam_training.corpus.objects import ClassRule, ObjectRules, parse_classes
 from napari_medsam_training.corpus.page import write_page
 from napari_medsam_training.corpus.pairing import Pair, apart, grouped, pair_up
 from napari_medsam_training.corpus.plan import FOLDER, plan
-from napari_medsam_training.corpus.sides import read_table
+from napari_medsam_training.corpus.sides import read_sides, read_table
 from napari_medsam_training.corpus.sources import find_sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit status: 0, 1 where no case came out, 2 where it could not begin."""
-    args = _parser().parse_args(arguments)
-    try:
-        with alone_in(args.dataset / FOLDER):
-            tallies = curate(args)
-    except (MedSAMError, ValueError, OSError) as error:
-        print(f"curate: {error}", file=sys.stderr)
-        return 2
+    return status_of("curate", partial(_run, _parser().parse_args(arguments)))
+
+
+def _run(args: argparse.Namespace) -> int:
+    with alone_in(args.dataset / FOLDER):
+        tallies = curate(args)
     for tally in tallies:
         kinds = ", ".join(f"{count} {kind}" for kind, count in tally.left.most_common())
         print(f"{tally.name}: {tally.cases} cases, {tally.planes} planes; left out: {kinds or 'nothing'}")
@@ -55,10 +56,8 @@ def curate(args: argparse.Namespace) -> list[Tally]:
     """Pair, curate what is not yet curated, and bring split, tables, report and manifest up to date."""
     pairs, left = _pairs(args)
     name = args.name or re.sub(r"[^A-Za-z0-9]+", "-", f"{args.modality}-{args.target}").strip("-").lower()
-    sides = None if args.split is None else read_table(args.split, "side")
-    folder, tasks, count = plan(
-        _job(args), name, pairs, left, {"seed": args.seed, "sides": sides}, args.shard_size
-    )
+    sides = None if args.split is None else read_sides(args.split)
+    folder, tasks, count = plan(_job(args), name, pairs, left, args.seed, sides, args.shard_size)
     del pairs, left
     print(f"{folder.path.name}: {count} shards, {count - len(tasks)} of them done already")
     with engine(args.scheduler, args.workers) as run:
@@ -94,10 +93,7 @@ def _job(args: argparse.Namespace) -> Job:
         raise ValueError("--per instance takes each value as an object of its own: give at most one class.")
     ids = _class_ids(args.dataset, [name for name, _ in chosen])
     rules = tuple(ClassRule(ids[name], name, values) for name, values in chosen)
-    return Job(
-        str(args.images.resolve()),
-        str(args.masks.resolve()),
-        str(args.dataset.resolve()),
+    settings = Settings(
         args.modality,
         args.target,
         ObjectRules(rules, args.per, args.least_pixels),
@@ -106,6 +102,8 @@ def _job(args: argparse.Namespace) -> Job:
         {"auto": None, "z": 0, "row": 1, "col": 2}[args.axis],
         None if args.channels is None else tuple(args.channels),
     )
+    images, masks, dataset = (str(folder.resolve()) for folder in (args.images, args.masks, args.dataset))
+    return Job(images, masks, dataset, settings)
 
 
 def _class_ids(dataset: Path, names: Sequence[str]) -> dict[str, int]:
@@ -133,9 +131,7 @@ def _regex(text: str | None) -> re.Pattern[str] | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("images", type=Path, help="folder of images, with any folders below it")
     add("masks", type=Path, help="folder of masks; the same one where names tell them apart (_mask, _seg)")

@@ -8,43 +8,44 @@ The same command again does what is missing, and nothing twice.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from napari_medsam.curation.folder import scan
-from napari_medsam.errors import CaseError, MedSAMError
+from napari_medsam.errors import CaseError
 from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.records import to_json
+from napari_medsam_training.command import parser_of, status_of
 from napari_medsam_training.corpus.embed_shard import Choice, EmbedTask, ModelChoice, embed_shard
 from napari_medsam_training.corpus.engine import add_options, alone_in, engine
 from napari_medsam_training.corpus.shards import cut, shard_name
-from napari_medsam_training.corpus.store import VERSION, Shard, shard_path
+from napari_medsam_training.corpus.store import VERSION, Shard, ShardLine, StoreAbout, shard_path
 
 
 def main(arguments: Sequence[str] | None = None, model: Choice | None = None) -> int:
     """Run the command; gives its exit status. model: another one than --model names."""
     args = _parser().parse_args(arguments)
-    try:
-        with alone_in(args.store):
-            about = embed_dataset(args, model or ModelChoice(args.model, args.device))
-    except (MedSAMError, ValueError, OSError) as error:
-        print(f"embed: {error}", file=sys.stderr)
-        return 2
-    left = sum(shard["left_out"] for shard in about["shards"])
-    samples, fields = (sum(shard[key] for shard in about["shards"]) for key in ("samples", "fields"))
-    print(
-        f"{args.store}: {samples} samples on {fields} fields in {len(about['shards'])} shards, {left} cases left out"
+    return status_of("embed", partial(_run, args, model or ModelChoice(args.model, args.device)))
+
+
+def _run(args: argparse.Namespace, model: Choice) -> int:
+    with alone_in(args.store):
+        about = embed_dataset(args, model)
+    samples, fields, left = (
+        sum(getattr(line, name) for line in about.shards) for name in ("samples", "fields", "left_out")
     )
+    found = f"{samples} samples on {fields} fields in {len(about.shards)} shards"
+    print(f"{args.store}: {found}, {left} cases left out")
     return 0 if samples else 1
 
 
-def embed_dataset(args: argparse.Namespace, model: Choice) -> dict[str, Any]:
+def embed_dataset(args: argparse.Namespace, model: Choice) -> StoreAbout:
     """Embed what is not yet embedded, drop what the dataset no longer has, and write store.json; gives that."""
     config = FinetuneConfig(detail=args.detail, views=args.views)
     for stray in (args.store / "shards").glob(".*"):  # of a run that was killed
@@ -78,40 +79,27 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _finish(store: Path, names: list[str], config: FinetuneConfig) -> dict[str, Any]:
+def _finish(store: Path, names: list[str], config: FinetuneConfig) -> StoreAbout:
     wanted = {f"{name}.zarr" for name in names}
     for path in (store / "shards").iterdir():
         if path.name not in wanted:
             shutil.rmtree(path)
-    lines = []
-    models = set()
-    for name in names:
-        shard = Shard(shard_path(store, name))
-        models.add((shard.about["model"], shard.about["encoder_hash"], shard.about["precision"]))
-        left = len(shard.about["left_out"])
-        lines.append({"name": name, "fields": shard.fields, "samples": len(shard), "left_out": left})
+    lines, models = [], set()
+    for shard in (Shard(shard_path(store, name)) for name in names):
+        models.add((shard.about.model, shard.about.encoder_hash, shard.about.precision))
+        lines.append(ShardLine(shard.path.stem, shard.fields, len(shard), len(shard.about.left_out)))
     if len(models) > 1:
         raise CaseError(
             f"{store} holds embeddings of several models or precisions, {sorted(models)}. Start anew."
         )
-    model, encoder_hash, precision = models.pop()
-    about = {
-        "model": model,
-        "encoder_hash": encoder_hash,
-        "precision": precision,
-        "detail": config.detail,
-        "views": config.views,
-        "shards": lines,
-    }
+    about = StoreAbout(*models.pop(), config.detail, config.views, tuple(lines))
     with replacing(store / "store.json") as stream:
-        stream.write(json.dumps(about, indent=1).encode() + b"\n")
+        stream.write(to_json(about, indent=1).encode() + b"\n")
     return about
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("dataset", type=Path, help="folder of cases")
     add("store", type=Path, help="folder for the shards; made where it is not there")

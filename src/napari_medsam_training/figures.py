@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,9 +14,10 @@ import pandas
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from napari_medsam.model.decoder_file import CurvePoint
 from napari_medsam_training.scoring import COLOURS
 
-Curve = Sequence[Mapping[str, Any]]
+Curve = Sequence[CurvePoint]
 STYLE = {"svg.hashsalt": "napari-medsam", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
          "axes.spines.right": False}  # fmt: skip
 
@@ -72,7 +72,9 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
             figure.subplots(1, 2), ("loss", "validation"), ("training loss", "validation DSC"), strict=True
         ):
             for place, (title, curve) in enumerate(curves.items()):
-                points = [(point["epoch"], point[name]) for point in curve if point.get(name) is not None]
+                points = [
+                    (point.epoch, getattr(point, name)) for point in curve if getattr(point, name) is not None
+                ]
                 if points:
                     style = ("-", "--", ":", "-.")[place // len(COLOURS) % 4]
                     axes.plot(
@@ -81,7 +83,7 @@ def learning_curves(curves: Mapping[str, Curve]) -> str:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.set_xlim(
-                0.5, max((point["epoch"] for curve in curves.values() for point in curve), default=1) + 0.5
+                0.5, max((point.epoch for curve in curves.values() for point in curve), default=1) + 0.5
             )
             axes.set_ylabel(label)
             axes.grid(linewidth=0.3)

@@ -1,6 +1,6 @@
 """One self-contained page, and CSV files, on how models do on the held-out cases of several datasets.
 
-    python training/report.py COMPARISON.toml -o FOLDER [--paper training/paper.csv] [--public FOLDER]
+    python training/report.py COMPARISON.toml -o FOLDER [--paper FIGURES.csv] [--public FOLDER]
 
 COMPARISON.toml: what is compared, see training/tasks.py. FOLDER receives report.html, cases.csv (a class in a case),
 lesions.csv (an object), table_SIDE_METRIC.csv and agreement.csv. The same inputs give the same numbers.
@@ -8,14 +8,13 @@ lesions.csv (an object), table_SIDE_METRIC.csv and agreement.csv. The same input
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -23,17 +22,19 @@ import pandas
 from PIL import Image
 
 from napari_medsam.embedding.cache import EmbeddingCache
-from napari_medsam.errors import CaseError, MedSAMError
+from napari_medsam.errors import CaseError
 from napari_medsam.files import replacing
 from napari_medsam.finetune.candidates import candidates_of
 from napari_medsam.finetune.verdict import TOLERANCE, Candidate
 from napari_medsam.model.decoder_file import read_info
 from napari_medsam.model.names import find_model
 from napari_medsam_training.baselines import load
-from napari_medsam_training.figures import agreement_plots, box_plots, colour_of, learning_curves
-from napari_medsam_training.scoring import score_task
+from napari_medsam_training.command import parser_of, status_of
+from napari_medsam_training.figures import Curve, agreement_plots, box_plots, colour_of, learning_curves
+from napari_medsam_training.scoring import Row, score_task
 from napari_medsam_training.tables import (
     METRICS,
+    PAPER,
     Line,
     PaperFigure,
     agreement_table,
@@ -43,11 +44,9 @@ from napari_medsam_training.tables import (
     signed,
     table_frame,
 )
-from napari_medsam_training.tasks import UNET, Comparison, present, read_comparison
+from napari_medsam_training.tasks import UNET, Comparison, Task, present, read_comparison
 
-RECIPES = Path("training")  # of a checkout, seen from its root
 SIDES = {"internal": "Internal validation", "external": "External validation"}
-Curve = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,7 @@ class Findings:
     pictures: Mapping[tuple[str, str, str], bytes]
     curves: Mapping[str, Curve]
     unet_curves: Mapping[str, Curve]
-    settings: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Mapping[str, object]]
     missing: tuple[str, ...]
     paper: tuple[PaperFigure, ...] = ()
 
@@ -73,8 +72,8 @@ def find(
     paper: tuple[PaperFigure, ...] = (),
 ) -> Findings:
     """Score all tasks. candidates: by the models' titles. Raises MedSAMError."""
-    cases: list[dict[str, Any]] = []
-    lesions: list[dict[str, Any]] = []
+    cases: list[Row] = []
+    lesions: list[Row] = []
     pictures: dict[tuple[str, str, str], bytes] = {}
     for task in comparison.tasks:
         count = 0
@@ -83,25 +82,26 @@ def find(
             lesions += scored.lesions
             count += 1
             for name, picture in scored.pictures.items():
-                pictures[task.name, scored.cases[0]["case"], name] = _jpeg(picture)
+                pictures[task.name, str(scored.cases[0]["case"]), name] = _jpeg(picture)
         print(f"{task.name}: {count} held-out cases scored", file=sys.stderr, flush=True)
     if not cases:
         raise CaseError("The test cases of the tasks hold no objects. Give other splits.")
-    infos = {model.title: _about(model.source) for model in comparison.models}
+    known = {model.title: find_model(model.source).decoder for model in comparison.models}
+    infos = {title: read_info(path) for title, path in known.items() if path is not None}
     return Findings(
         comparison,
         pandas.DataFrame(cases),
         pandas.DataFrame(lesions),
         pictures,
-        {title: info["curve"] for title, info in infos.items() if info},
+        {title: info.curve for title, info in infos.items()},
         {f"{UNET} {task.name}": load(task.unet).curve for task in comparison.tasks if task.unet is not None},
-        {title: info["config"] for title, info in infos.items() if info},
+        {title: info.config for title, info in infos.items()},
         missing,
         paper,
     )
 
 
-def make(path: Path, folder: Path, paper: Path, title: str, public: Path | None = None) -> None:
+def make(path: Path, folder: Path, title: str, paper: Path = PAPER, public: Path | None = None) -> None:
     """Read a comparison, score it, and write its report; a second one without pictures into `public`.
 
     Raises MedSAMError for what cannot be read or scored, OSError.
@@ -161,7 +161,19 @@ def write_report(findings: Findings, folder: Path, title: str, pictures: bool = 
     return folder / "report.html"
 
 
-def chosen_cases(findings: Findings) -> list[dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class ChosenCase:
+    """A class in a case to look at: its rank in its task, and every model's DSC."""
+
+    task: str
+    rank: str
+    case: str
+    class_name: str
+    dsc: Mapping[str, float]
+    picture: bytes
+
+
+def chosen_cases(findings: Findings) -> list[ChosenCase]:
     """Of each task the best, the median and the worst case by our DSC, with picture and every model's scores."""
     ours = findings.comparison.titles[0]
     chosen = []
@@ -173,38 +185,35 @@ def chosen_cases(findings: Findings) -> list[dict[str, Any]]:
         if len(order) > 1:
             places["worst"] = 0
         for rank, place in places.items():
-            one = order.iloc[place]
-            same = rows[(rows["case"] == one["case"]) & (rows["class"] == one["class"])]
+            case, name = order.iloc[place][["case", "class"]]
+            same = rows[(rows["case"] == case) & (rows["class"] == name)]
+            scores = dict(zip(same["model"], same["dsc"], strict=True))
             chosen.append(
-                {
-                    "task": task,
-                    "rank": rank,
-                    "case": one["case"],
-                    "class": one["class"],
-                    "dsc": dict(zip(same["model"], same["dsc"], strict=True)),
-                    "picture": findings.pictures[str(task), one["case"], one["class"]],
-                }
+                ChosenCase(str(task), rank, case, name, scores, findings.pictures[str(task), case, name])
             )
     return chosen
 
 
-def _counts(findings: Findings) -> list[dict[str, Any]]:
-    ours = findings.comparison.titles[0]
+@dataclass(frozen=True)
+class Count:
+    """How much of a task was held out."""
+
+    task: Task
+    cases: int
+    groups: int
+    objects: int
+    unit: str
+
+
+def _counts(findings: Findings) -> list[Count]:
     counts = []
     for task in findings.comparison.tasks:
-        rows = findings.cases[(findings.cases["task"] == task.name) & (findings.cases["model"] == ours)]
-        lesions = findings.lesions[
-            (findings.lesions["task"] == task.name) & (findings.lesions["model"] == ours)
-        ]
-        counts.append(
-            {
-                "task": task,
-                "cases": rows["case"].nunique(),
-                "groups": rows["group"].nunique(),
-                "objects": len(lesions),
-                "unit": rows["unit"].iloc[0] if len(rows) else "",
-            }
+        rows, lesions = (
+            frame[(frame["task"] == task.name) & (frame["model"] == findings.comparison.titles[0])]
+            for frame in (findings.cases, findings.lesions)
         )
+        unit = rows["unit"].iloc[0] if len(rows) else ""
+        counts.append(Count(task, rows["case"].nunique(), rows["group"].nunique(), len(lesions), unit))
     return counts
 
 
@@ -220,15 +229,6 @@ def _burden_plots(findings: Findings) -> list[dict[str, str]]:
         longest = agreement_plots(lesions, "longest", unit, findings.comparison.titles)
         plots.append({"task": task.name, "amount": amount, "longest": longest})
     return plots
-
-
-def _about(source: str) -> dict[str, Any] | None:
-    """Curve and settings of a decoder; None for a model that was not trained here."""
-    spec = find_model(source)
-    if spec.decoder is None:
-        return None
-    info = read_info(spec.decoder)
-    return {"curve": [vars(point) for point in info.curve], "config": info.config}
 
 
 def _template() -> jinja2.Template:
@@ -260,15 +260,11 @@ def _write_csv(path: Path, frame: pandas.DataFrame) -> None:
         stream.write(frame.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode())
 
 
-def main(arguments: Sequence[str] | None = None, recipes: Path = RECIPES) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = parser_of(__doc__)
     parser.add_argument("comparison", type=Path, metavar="COMPARISON.toml")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument(
-        "--paper", type=Path, default=recipes / "paper.csv", help="figures that the paper states"
-    )
+    parser.add_argument("--paper", type=Path, default=PAPER, help="figures that the paper states")
     parser.add_argument(
         "--public",
         type=Path,
@@ -277,12 +273,8 @@ def main(arguments: Sequence[str] | None = None, recipes: Path = RECIPES) -> int
     )
     parser.add_argument("--title", default="Decoders on held-out cases")
     options = parser.parse_args(arguments)
-    try:
-        make(options.comparison, options.output, options.paper, options.title, options.public)
-    except (MedSAMError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
-    return 0
+    work = partial(make, options.comparison, options.output, options.title, options.paper, options.public)
+    return status_of("report", work, failed=1)
 
 
 def _print_averages(findings: Findings) -> None:

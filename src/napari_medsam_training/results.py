@@ -14,10 +14,8 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +25,7 @@ import numpy as np
 
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.split import read_split, sides_of
-from napari_medsam.errors import CaseError, MedSAMError
+from napari_medsam.errors import CaseError
 from napari_medsam.files import replacing
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.events import Event, Trained
@@ -35,9 +33,12 @@ from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
 from napari_medsam.model.runtime.memory import keep_freed_memory
 from napari_medsam_training import report
-from napari_medsam_training.baselines import read_config, save, train_unet
+from napari_medsam_training.baselines import read_config, train_on
+from napari_medsam_training.command import parser_of, status_of
+from napari_medsam_training.curate import main as curate_folders
 from napari_medsam_training.pool import pool, split_rows, write_split
 from napari_medsam_training.tasks import read_comparison
+from napari_medsam_training.toml_file import read_settings, read_toml
 
 DECODERS = {"ours": "ours", "paper settings": "paper"}
 """Titles in the tables, and the names of the settings' and decoders' files."""
@@ -70,13 +71,14 @@ class RawSet:
     match: str = ""
 
 
+@dataclass(frozen=True)
+class _Sets:
+    set: tuple[RawSet, ...]
+
+
 def read_sets(path: Path, only: Sequence[str] = ()) -> tuple[RawSet, ...]:
     """The sets of a TOML file, all or those named. Raises CaseError when it cannot be read or lacks a name."""
-    try:
-        items = tomllib.loads(path.read_text("utf-8"))["set"]
-        sets = tuple(RawSet(**{**item, "labels": tuple(item.get("labels", ()))}) for item in items)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CaseError(f"{path} cannot be read ({error!r}). See training/configs/sets.toml.") from error
+    sets = read_toml(_Sets, path, "training/configs/sets.toml").set
     unknown = set(only) - {one.name for one in sets}
     if unknown:
         raise CaseError(f"{path} has no set {sorted(unknown)[0]!r}. Name sets that it lists.")
@@ -87,19 +89,13 @@ def curate(raw: RawSet, data: Path, out: Path, most: int | None) -> Path:
     """Make the dataset of a set with training/curate.py. Raises CaseError when that fails."""
     dataset = out / "datasets" / raw.name
     folder = _chosen(raw, data / raw.name, out / "raw" / raw.name, raw.images or most)
-    words = [
-        "-m",
-        "napari_medsam_training.curate",
-        str(folder / "images"),
-        str(folder / "masks"),
-        str(dataset),
-    ]
+    words = [str(folder / "images"), str(folder / "masks"), str(dataset)]
     words += ["--modality", raw.modality, "--target", raw.target, "--per", raw.per, "--quiet"]
     words += ["--labels", *raw.labels] if raw.labels else []
     words += ["--group", raw.group] if raw.group else []
     words += [] if raw.least_pixels is None else ["--least-pixels", str(raw.least_pixels)]
-    if subprocess.run([sys.executable, *words], check=False).returncode:
-        raise CaseError(f"{raw.name}: no case came out of {folder}. See what training/curate.py said above.")
+    if curate_folders(words):
+        raise CaseError(f"{raw.name}: no case came out of {folder}. The lines above say why.")
     return dataset
 
 
@@ -125,10 +121,7 @@ def _chosen(raw: RawSet, folder: Path, target: Path, most: int | None) -> Path:
 
 def fit(dataset: Path, table: Path, settings: Path, output: Path, epochs: int | None, seed: int) -> None:
     """Fit a decoder on the pool. Raises CaseError for settings that cannot be read, and what training raises."""
-    try:
-        config = FinetuneConfig.from_json({**tomllib.loads(settings.read_text("utf-8")), "seed": seed})
-    except (OSError, ValueError) as error:
-        raise CaseError(f"The settings {settings} cannot be read ({error}).") from error
+    config = FinetuneConfig.from_json({**read_settings(settings), "seed": seed})
     if epochs is not None:
         config = replace(config, epochs=epochs)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -152,10 +145,8 @@ def specialise(
     if epochs is not None:
         config = replace(config, epochs=epochs)
     cases = CuratedDataset(dataset)
-    split = read_split(table, cases.cases)
-    sides = [[cases.read(stem, predictions=False) for stem in side] for side in (split.train, split.val)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    save(output, train_unet(sides[0], sides[1], config))
+    train_on(cases, read_split(table, cases.cases), config, output)
 
 
 def write_comparison(path: Path, sets: Sequence[RawSet], seed: int) -> Path:
@@ -208,47 +199,26 @@ def run(options: argparse.Namespace) -> None:
     pooled, configs = out / "pool" / "split.csv", options.recipes / "configs"
     _step("pool", pooled, lambda: pool(internal, pooled.parent, options.objects, seed))
     for title, name in DECODERS.items():
-        decoder, settings = (
-            out / "decoders" / f"{name}.safetensors",
-            configs / f"{name}.toml",
-        )
-        _step(
-            f"decoder, {title}",
-            decoder,
-            partial(fit, pooled.parent, pooled, settings, decoder, options.epochs, seed),
-        )
+        decoder, settings = out / "decoders" / f"{name}.safetensors", configs / f"{name}.toml"
+        work = partial(fit, pooled.parent, pooled, settings, decoder, options.epochs, seed)
+        _step(f"decoder, {title}", decoder, work)
     for raw in sets:
-        unet = out / "unets" / f"{raw.name}.safetensors"
+        unet, settings = out / "unets" / f"{raw.name}.safetensors", configs / "unet.toml"
+        dataset, table = out / "datasets" / raw.name, out / "splits" / f"{raw.name}.csv"
         _step(
             f"{raw.name}: U-Net",
             unet,
-            partial(
-                specialise,
-                out / "datasets" / raw.name,
-                out / "splits" / f"{raw.name}.csv",
-                configs / "unet.toml",
-                unet,
-                options.epochs,
-                seed,
-            ),
+            partial(specialise, dataset, table, settings, unet, options.epochs, seed),
         )
     comparison = write_comparison(out / "comparison.toml", sets, seed)
     read_comparison(comparison)
     began = time.monotonic()
-    report.make(
-        comparison,
-        out / "report",
-        options.recipes / "paper.csv",
-        f"Decoders on {len(sets)} real sets",
-        options.docs,
-    )
+    report.make(comparison, out / "report", f"Decoders on {len(sets)} real sets", public=options.docs)
     print(f"report: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None, recipes: Path = report.RECIPES) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None, recipes: Path = Path("training")) -> int:
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder of the sets")
     add("-o", "--output", type=Path, required=True, metavar="OUT")
@@ -261,12 +231,7 @@ def main(arguments: Sequence[str] | None = None, recipes: Path = report.RECIPES)
     add("--docs", type=Path, metavar="FOLDER", help="where a report without pictures goes as well")
     parser.set_defaults(recipes=recipes)
     keep_freed_memory()
-    try:
-        run(parser.parse_args(arguments))
-    except (MedSAMError, OSError) as error:
-        print(f"results: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of("results", partial(run, parser.parse_args(arguments)), failed=1)
 
 
 if __name__ == "__main__":

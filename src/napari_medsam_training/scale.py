@@ -10,8 +10,6 @@ Times are core-seconds: the processor time of all threads together, which other 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import shutil
@@ -20,12 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from napari_medsam.records import from_json, to_json
+from napari_medsam_training.command import parser_of
+
+if TYPE_CHECKING:
+    from napari_medsam_training.corpus.store import Shard, Stored
+    from napari_medsam_training.fit_job import Beginning
 
 RECIPES = Path("training")  # of a checkout, seen from its root
 RAW = 256 * 64 * 64 * 2  # bytes of an embedding, float16
@@ -119,22 +124,22 @@ def measured(dataset: Path, store: Path, images: str, repeats: int = 8) -> Input
 
     from napari_medsam.model.local import build_model
     from napari_medsam_training.corpus.store import EmbeddingStore
-    from napari_medsam_training.fit import ModelStart
+    from napari_medsam_training.fit_job import ModelStart
 
     about = EmbeddingStore(store).about
     shards = list(EmbeddingStore(store).shards())
     names = list(chain.from_iterable(shard.names for shard in shards))
     each = [size_of(shard.path / "features") / shard.fields for shard in shards]
     fields, samples = sum(shard.fields for shard in shards), len(names)
-    model = build_model(about["model"], "cpu")
+    model = build_model(about.model, "cpu")
     pixels = np.random.default_rng(0).random((3, model.frame.size, model.frame.size), dtype=np.float32)
     stored = [shard[n] for shard in shards for n in range(len(shard))][:repeats]
     places = [(shard, n) for shard in shards for n in range(len(shard))][:repeats]
-    learn, weights = learning(ModelStart().load(about["model"]), stored)
-    commands = of_commands(dataset, about["model"])
+    learn, weights = learning(ModelStart().load(about.model), stored)
+    commands = of_commands(dataset, about.model)
     return Inputs(
         images=images,
-        model=f"{about['model']}, {about['precision']}",
+        model=f"{about.model}, {about.precision}",
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         cases=len({name.case for name in names}),
         shards=len(shards),
@@ -170,7 +175,7 @@ def of_commands(dataset: Path, model: str) -> tuple[float, float]:
                 shutil.copy(path, work / name)
             store = work / f"{name}-store"
             times.append(command_seconds("embed", work / name, store, "--model", model, "--device", "cpu"))
-            counts.append(sum(line["fields"] for line in EmbeddingStore(store).about["shards"]))
+            counts.append(sum(line.fields for line in EmbeddingStore(store).about.shards))
         embed = (times[1] - times[0]) / (counts[1] - counts[0])
         options = (store, "--batch", 8, "--device", "cpu", "-o")
         less, more = (
@@ -198,7 +203,7 @@ def _opened(path: Path) -> list[Any]:
     return list(Shard(path).names)
 
 
-def requests_of(shard: Any) -> float:
+def requests_of(shard: Shard) -> float:
     """How often a store is asked for one sample of a shard; what an object store would be paid for."""
     from unittest.mock import patch
 
@@ -225,29 +230,25 @@ def core_seconds(calls: list[Callable[[], Any]]) -> float:
     return statistics.median(found[1:] or found)
 
 
-def learning(begin: Any, stored: list[Any]) -> tuple[float, int]:
+def learning(begin: Beginning, stored: Sequence[Stored]) -> tuple[float, int]:
     """Core-seconds of one sample in a batch of 64, and how many numbers learn."""
-    import numpy as np
     import torch
 
     from napari_medsam.finetune.config import FinetuneConfig
-    from napari_medsam_training.corpus.stream import Visit
-    from napari_medsam_training.fit import TrainedDecoder, shown_sample
+    from napari_medsam.finetune.trained_decoder import TrainedDecoder
+    from napari_medsam_training.corpus.stream import SampleAt
+    from napari_medsam_training.fit import visit_of
 
     torch.set_num_threads(1)
     config = FinetuneConfig()
-    trained = TrainedDecoder(begin.decoder.train(), begin.frame, config)
-    learned = trained.visits.learned
-    adamw = torch.optim.AdamW(learned, lr=1e-6)
-
-    def one(number: int) -> None:
-        features = torch.from_numpy(stored[number].features.astype(np.float32))
-        shown = shown_sample(Visit(1, 0, number, 1.0), stored[number], config, begin.frame)
-        trained(features, *shown).backward()
-
-    sample = core_seconds([partial(one, number) for number in range(len(stored))])
-    step = core_seconds([adamw.step] * 4)
-    return sample + step / 64, sum(weight.numel() for weight in learned if weight.grad is not None)
+    trained = TrainedDecoder(begin.decoder, begin.frame, config, half=False)
+    visits = [visit_of(SampleAt(1, 0, n), one, config, begin.frame, 0.0) for n, one in enumerate(stored)]
+    alone, together = (
+        core_seconds([partial(trained.step, chosen, 1e-6, "a measurement")] * 4)
+        for chosen in (visits[:1], visits)
+    )
+    sample = (together - alone) / (len(visits) - 1)
+    return sample + (alone - sample) / 64, sum(p.numel() for p in trained.learned if p.grad is not None)
 
 
 # The report
@@ -372,9 +373,7 @@ What changes the figures: objects far apart have a field each, so cells or nucle
 
 
 def main(arguments: list[str] | None = None, recipes: Path = RECIPES) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--measure", type=Path, nargs=2, metavar=("DATASET", "STORE"), help="measure and write scale.json"
     )
@@ -383,10 +382,9 @@ def main(arguments: list[str] | None = None, recipes: Path = RECIPES) -> int:
     args = parser.parse_args(arguments)
     inputs = recipes / "scale.json"
     if args.measure is not None:
-        dataset, store = args.measure
-        found = asdict(measured(dataset, store, args.of))
-        inputs.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    known = Inputs(**json.loads(inputs.read_text("utf-8")))
+        found = measured(args.measure[0], args.measure[1], args.of)
+        inputs.write_text(to_json(found, indent=1) + "\n", "utf-8")
+    known = from_json(Inputs, inputs.read_bytes())
     text = report(known, costs(args.images, known))
     if args.images == 1_000_000:
         (recipes / "SCALE.md").write_text(text, "utf-8")

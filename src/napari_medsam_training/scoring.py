@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from napari_medsam.geometry import bbox_of
 from napari_medsam_training.baselines import Specialist, class_map, load
 from napari_medsam_training.tasks import UNET, Comparison, Task
 
-Row = dict[str, Any]
+Row = Mapping[str, object]
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 """Of the models' contours, in their order: Okabe and Ito's, which people with any colour vision tell apart."""
 

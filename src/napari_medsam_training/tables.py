@@ -15,6 +15,7 @@ from napari_medsam.evaluate.agreement import agreement
 from napari_medsam_training.tasks import Comparison
 
 METRICS = ("dsc", "nsd")
+PAPER = Path(__file__).with_name("paper.csv")  # figures that the paper states
 PAPER_COLUMNS = ("task", "model", "metric", "value", "source", "note")
 
 

@@ -25,15 +25,15 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from napari_medsam.errors import CaseError, CheckpointError, ModelError
 from napari_medsam.model.catalogue import ModelSpec
 from napari_medsam.model.checkpoint import is_available
 from napari_medsam.model.names import find_model
+from napari_medsam_training.toml_file import read_toml
 
 Side = Literal["internal", "external"]
 UNET = "U-Net"
@@ -76,17 +76,21 @@ class Comparison:
         return (*(model.title for model in self.models), *unet)
 
 
+@dataclass(frozen=True)
+class _File:
+    model: tuple[Entrant, ...]
+    task: tuple[Task, ...]
+    seed: int = 0
+    device: str = "auto"
+
+
 def read_comparison(path: Path) -> Comparison:
     """Read a TOML file as described above. Raises CaseError when it cannot be read, or names something twice."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-        models = tuple(_entrant(item, path.parent) for item in data["model"])
-        tasks = tuple(_task(item, path.parent) for item in data["task"])
-        comparison = Comparison(models, tasks, int(data.get("seed", 0)), str(data.get("device", "auto")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CaseError(
-            f"{path} cannot be read ({error!r}). See training/tasks.py for what it holds."
-        ) from error
+    data = read_toml(_File, path, "napari_medsam_training/tasks.py for what it holds")
+    models = tuple(_entrant(entrant, path.parent) for entrant in data.model)
+    comparison = Comparison(
+        models, tuple(_task(task, path.parent) for task in data.task), data.seed, data.device
+    )
     for what, names in (("model", [*comparison.titles]), ("task", [task.name for task in comparison.tasks])):
         if len(set(names)) < len(names) or not names:
             raise CaseError(f"{path}: the {what}s are {names}. Name at least one, and each once.")
@@ -125,23 +129,17 @@ def _where(spec: ModelSpec) -> str:
     return f"put {spec.file_name} ({size}, {spec.url}) into the folder that `napari-medsam models` prints."
 
 
-def _entrant(item: dict[str, Any], folder: Path) -> Entrant:
-    source = str(item["source"])
-    beside = folder / source
-    return Entrant(str(item["title"]), str(beside) if beside.is_file() else source)
+def _entrant(entrant: Entrant, folder: Path) -> Entrant:
+    beside = folder / entrant.source
+    return replace(entrant, source=str(beside)) if beside.is_file() else entrant
 
 
-def _task(item: dict[str, Any], folder: Path) -> Task:
-    if item["side"] not in get_args(Side):
-        raise ValueError(f"side is {item['side']!r}, not internal or external")
-    dataset = folder / str(item["dataset"])
-    split = folder / str(item["split"]) if "split" in item else dataset / "split.csv"
-    return Task(
-        name=str(item["name"]),
+def _task(task: Task, folder: Path) -> Task:
+    dataset = folder / task.dataset
+    split = dataset / "split.csv" if task.split is None else folder / task.split
+    return replace(
+        task,
         dataset=dataset,
-        modality=str(item["modality"]),
-        target=str(item["target"]),
-        side=item["side"],
-        split=split if "split" in item or split.is_file() else None,
-        unet=folder / str(item["unet"]) if "unet" in item else None,
+        split=split if task.split is not None or split.is_file() else None,
+        unet=None if task.unet is None else folder / task.unet,
     )

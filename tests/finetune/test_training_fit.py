@@ -71,7 +71,7 @@ def finished(fit: Fit) -> str:
 def test_the_loss_falls_and_nothing_but_the_mask_decoder_learns(make: Make, model: MedSAM) -> None:
     own, named = state_hash(model.decoder_state()), model.decoder_hash
     fit = make(replace(QUICK, epochs=8, learning_rate=4e-3))
-    first = fit.decoder_state()
+    first = fit.trained.state()
     before = fit.validate()
     list(fit.run())
     losses = [float(point["loss"]) for point in fit.curve]
@@ -197,7 +197,7 @@ def test_it_ends_when_validation_no_longer_rises(make: Make, monkeypatch: pytest
     monkeypatch.setattr(fit, "validate", lambda *_: next(scores))
     for now in fit.run():
         if now.ended and now.epoch == 2:
-            at_best = fit.decoder_state()
+            at_best = fit.trained.state()
     assert [point["epoch"] for point in fit.curve] == [1, 2, 3, 4]
     assert fit.state().best_epoch == 2
     assert state_hash(fit.best_state) == state_hash(at_best)
@@ -221,11 +221,11 @@ def test_a_share_of_the_way_is_taken_where_validation_likes_it(
 ) -> None:
     likes = iter([0.1, 0.2, 0.3, 0.4, 0.9, 0.5])  # three epochs, then the shares 1, 0.5 and 0.25
     fit = make(replace(QUICK, shares=(0.25, 0.5, 1.0)))
-    first = fit.decoder_state()
+    first = fit.trained.state()
     monkeypatch.setattr(fit, "validate", lambda *_: next(likes))
     for now in fit.run():
         if now.ended:
-            last = fit.decoder_state()
+            last = fit.trained.state()
     assert fit.share == 0.5
     for name, value in fit.best_state.items():
         torch.testing.assert_close(value, (first[name] + last[name]) / 2)
@@ -256,7 +256,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit(make: Make, features: FeatureSto
         fit._features = lambda sample: features(sample) * np.float16(np.inf)
     else:
         with torch.no_grad():
-            fit._visits.learned[0].fill_(float("nan"))
+            fit.trained.learned[0].fill_(float("nan"))
     with pytest.raises(
         ModelError, match=r"Training failed: the loss.*epoch 2.*learning rate under 0\.000\d+, or"
     ):
@@ -268,8 +268,7 @@ def test_the_learning_rate_rises_and_falls(make: Make) -> None:
     fit = make(replace(QUICK, epochs=50, warmup=0.1))
     rates = []
     for step in range(100):
-        fit._set_rate(step)
-        rates.append(fit._optimiser.param_groups[0]["lr"])
+        rates.append(fit._rate(1 + step // 2, step % 2))  # two steps an epoch
     assert int(np.argmax(rates)) in (9, 10)
     assert max(rates) == pytest.approx(1e-3)
     assert rates[0] == pytest.approx(1e-4)
@@ -279,8 +278,7 @@ def test_the_learning_rate_rises_and_falls(make: Make) -> None:
 def test_a_constant_rate_stays(make: Make) -> None:
     fit = make(replace(QUICK, epochs=50, warmup=0.0, schedule="constant"))
     for step in (0, 50, 99):
-        fit._set_rate(step)
-        assert fit._optimiser.param_groups[0]["lr"] == 1e-3
+        assert fit._rate(1 + step // 2, step % 2) == 1e-3
 
 
 # checkpoints
@@ -338,14 +336,14 @@ def test_a_checkpoint_belongs_to_config_sides_weights_and_device() -> None:
 def asked_prompts(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
     """Whether there was a box, and how many clicks, of each prompt that is trained on."""
     asked: list[tuple[bool, int]] = []
-    decode = fit._decoder.decode_prompt
+    decode = fit.trained.decoder.decode_prompt
 
     def noting(image: object, box: object, points: torch.Tensor, *rest: object, **more: object) -> object:
         if torch.is_grad_enabled():
             asked.append((box is not None, len(points)))
         return decode(image, box, points, *rest, **more)
 
-    monkeypatch.setattr(fit._decoder, "decode_prompt", noting)
+    monkeypatch.setattr(fit.trained.decoder, "decode_prompt", noting)
     list(fit.run())
     return asked
 
@@ -355,7 +353,7 @@ def test_a_decoder_that_knows_clicks_goes_on_learning_them(
 ) -> None:
     fit = make(replace(QUICK, epochs=8, clicks=0.8), clicks=True)
     asked = asked_prompts(fit, monkeypatch)
-    assert fit.prompts == ("box", "point")
+    assert fit.trained.prompts == ("box", "point")
     assert (True, 0) in asked
     assert any(boxed and clicks for boxed, clicks in asked)
     assert any(not boxed and clicks for boxed, clicks in asked)
@@ -367,7 +365,7 @@ def test_a_decoder_of_boxes_or_of_detail_is_trained_on_boxes_alone(
 ) -> None:
     fit = make(replace(QUICK, clicks=0.8, detail=detail), clicks=clicks)
     assert set(asked_prompts(fit, monkeypatch)) == {(True, 0)}
-    assert fit.prompts == ("box",)
+    assert fit.trained.prompts == ("box",)
 
 
 def test_runs_with_clicks_repeat_bit_for_bit(make: Make) -> None:

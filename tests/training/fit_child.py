@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_medsam.model.local import MedSAM
-    from napari_medsam_training.fit import Beginning
+    from napari_medsam_training.fit_job import Beginning
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "finetune"))
 
@@ -26,15 +26,16 @@ class Tiny:
 
     seed: int = 0
     encoder_hash: str = "e" * 64
+    knows_clicks: bool = False
 
     def load(self, name: str) -> Beginning:
         from finetune_fakes import FRAME, seeded_decoder
 
-        from napari_medsam_training.fit import Beginning
+        from napari_medsam_training.fit_job import Beginning
 
         if name != "tiny":
             raise ValueError(f"no model {name}")
-        return Beginning(name, seeded_decoder(self.seed, 64), FRAME, self.encoder_hash)
+        return Beginning(name, seeded_decoder(self.seed, 64), FRAME, self.encoder_hash, self.knows_clicks)
 
 
 @dataclass(frozen=True)

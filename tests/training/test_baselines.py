@@ -48,8 +48,8 @@ def test_it_learns_its_classes(specialist: baselines.Specialist) -> None:
     assert found.shape == case.gts.shape
     assert dice_coefficient(found == 1, case.gts == 3) > 0.8
     assert dice_coefficient(found == 2, case.gts == 7) > 0.8
-    assert specialist.curve[-1]["loss"] < specialist.curve[0]["loss"]
-    assert max(point["validation"] for point in specialist.curve) > 0.8
+    assert specialist.curve[-1].loss < specialist.curve[0].loss
+    assert max(point.validation for point in specialist.curve) > 0.8
 
 
 def test_a_volume_is_segmented_plane_by_plane(specialist: baselines.Specialist) -> None:
@@ -58,7 +58,7 @@ def test_a_volume_is_segmented_plane_by_plane(specialist: baselines.Specialist) 
     assert found.shape == (3, 48, 64)
     np.testing.assert_array_equal(found[1], specialist.segment(volume.imgs[1]))
     both = baselines.train_unet([volume, discs(1)], [], replace(TINY, epochs=1))
-    assert both.curve[0]["validation"] is None
+    assert both.curve[0].validation is None
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
@@ -66,9 +66,7 @@ def test_the_same_seed_gives_the_same_network() -> None:
     cases = [discs(n) for n in range(3)]
     first, again = (baselines.train_unet(cases, [], short).segment(discs(5).imgs) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    losses = [
-        baselines.train_unet(cases, [], replace(short, seed=seed)).curve[-1]["loss"] for seed in (0, 0, 1)
-    ]
+    losses = [baselines.train_unet(cases, [], replace(short, seed=seed)).curve[-1].loss for seed in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
 
 

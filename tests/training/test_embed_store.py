@@ -94,7 +94,7 @@ def test_training_reads_what_retraining_would_make(tmp_path: Path) -> None:
         assert found.box == pytest.approx([sample.box.r0, sample.box.c0, sample.box.r1, sample.box.c1])
         assert (found.name.class_name, found.name.group) == ("lesion", sample.group)
     fields = {(s.case, s.plane, s.field) for s in samples}
-    assert sum(shard["fields"] for shard in store.about["shards"]) == len(fields)
+    assert sum(line.fields for line in store.about.shards) == len(fields)
 
 
 def test_a_run_that_is_cut_short_repeats_one_shard_at_most(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_two_workers_write_the_same_bytes_as_one(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("embed_child.py")), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert len(EmbeddingStore(tmp_path / "two").about["shards"]) > 1
+    assert len(EmbeddingStore(tmp_path / "two").about.shards) > 1
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
@@ -141,7 +141,7 @@ def test_a_case_that_is_added_or_broken_costs_its_shard_alone(tmp_path: Path) ->
     (dataset / f"{broken}.npz").write_bytes(b"PK")
     shutil.rmtree(store)
     assert run(dataset, store) == 0
-    left = [entry for shard in EmbeddingStore(store).shards() for entry in shard.about["left_out"]]
+    left = [entry for shard in EmbeddingStore(store).shards() for entry in shard.about.left_out]
     assert [stem for stem, _ in left] == [broken]
 
 

@@ -8,22 +8,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fit_child import Tiny, TinyChoice
 
 from napari_medsam.errors import CaseError
+from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.model.decoder_file import read_decoder, read_info
 from napari_medsam_training import embed
 from napari_medsam_training.corpus.stream import (
     MIXED,
     Place,
+    SampleAt,
     SampleReader,
     Shuffle,
-    Visit,
     moved_on,
     open_corpus,
     steps_of,
@@ -111,9 +114,8 @@ def test_processes_share_each_step_between_them(world: int) -> None:
     assert {len(steps) for steps in ranks} == {steps_of(19, 4, 45)}
     alone = [[(v.shard, v.sample) for v in step] for step in one.batches(4, 45, Place())]
     for number, parts in enumerate(zip(*ranks, strict=True)):
-        taken = [(visit.shard, visit.sample) for part in parts for visit in part if visit.share]
+        taken = [(at.shard, at.sample) for part in parts for at in part]
         assert sorted(taken) == sorted(alone[number])
-        assert sum(visit.share for part in parts for visit in part) == pytest.approx(1)
     first_epoch = list(chain.from_iterable(alone[:5]))
     assert sorted(first_epoch) == [
         (shard, n) for shard, count in enumerate((3, 5, 4, 7)) for n in range(count)
@@ -199,7 +201,7 @@ def test_only_the_training_side_of_a_table_is_taken(store: Path, tmp_path: Path)
     )
     corpus = open_corpus(store, table)
     reader = SampleReader(corpus.path, corpus.names)
-    taken = {reader[Visit(1, *place, 1)][1].name.case for place in Shuffle(corpus.chosen, 0).epoch(1)}
+    taken = {reader[SampleAt(1, *place)][1].name.case for place in Shuffle(corpus.chosen, 0).epoch(1)}
     assert taken == set(stems[4:])
     assert corpus.content != open_corpus(store).content
 
@@ -230,6 +232,88 @@ def test_held_it_learns_less(store: Path, tmp_path: Path) -> None:
         began.append(losses(output)[0])
     assert far[1] < far[0]
     assert began[1] > began[0]
+
+
+# Clicks
+
+
+def prompts_trained_on(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
+    """Whether there was a box, and how many clicks, of each prompt that is decoded with a gradient from now on."""
+    import torch
+
+    from napari_medsam.model.networks.decoder import SamDecoder
+
+    asked: list[tuple[bool, int]] = []
+    decode = SamDecoder.decode_prompt
+
+    def noting(self: SamDecoder, image: object, box: object, points: Any, *rest: Any, **more: Any) -> object:
+        if torch.is_grad_enabled():
+            asked.append((box is not None, len(points)))
+        return decode(self, image, box, points, *rest, **more)
+
+    monkeypatch.setattr(SamDecoder, "decode_prompt", noting)
+    return asked
+
+
+def test_a_decoder_that_knows_clicks_keeps_them(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, settings = tmp_path / "clicks.safetensors", str(_toml(tmp_path, "clicks = 0.8"))
+    asked = prompts_trained_on(monkeypatch)
+    more = ("--epochs", "3", "--config", settings)
+    assert run(store, output, *more, start=Tiny(knows_clicks=True)) == 0
+    assert read_info(output).prompts == ("box", "point")
+    assert {(True, 0), (True, 1), (False, 1)} <= set(asked)
+    asked.clear()
+    assert run(store, tmp_path / "boxes.safetensors", *more) == 0
+    assert read_info(tmp_path / "boxes.safetensors").prompts == ("box",)
+    assert set(asked) == {(True, 0)}
+    assert losses(output) != losses(tmp_path / "boxes.safetensors")
+
+
+def test_click_visits_come_by_their_share_and_are_the_same_on_any_process(store: Path) -> None:
+    from finetune_fakes import FRAME
+
+    from napari_medsam_training.fit import visit_of
+
+    corpus, config = open_corpus(store), FinetuneConfig(seed=3)
+    reader = SampleReader(corpus.path, corpus.names)
+    _, stored = reader[SampleAt(1, 0, 0)]  # a plan does not depend on it
+    places = [SampleAt(epoch, *at) for epoch in range(1, 61) for at in Shuffle(corpus.chosen, 3).epoch(epoch)]
+    plans = [visit_of(at, stored, config, FRAME, 0.4).plan for at in places]
+    with_clicks = [plan.start == "click" or plan.rounds > 1 for plan in plans]
+    assert np.mean(with_clicks) == pytest.approx(0.4, abs=0.06)
+    assert np.mean([plan.start == "click" for plan in plans]) == pytest.approx(0.2, abs=0.05)
+    again = [visit_of(at, stored, config, FRAME, 0.4).plan for at in places[::-7]]
+    assert again == plans[::-7]
+
+
+def test_it_takes_the_steps_that_retraining_takes(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same visits given to `TrainedDecoder` as retraining makes it: equal weights, bit for bit."""
+    from finetune_fakes import FRAME, seeded_decoder
+
+    from napari_medsam.finetune.trained_decoder import Step, TrainedDecoder, Visit
+    from napari_medsam.model.networks.weights import state_hash
+
+    steps: list[tuple[list[Visit], float]] = []
+    take = TrainedDecoder.step
+
+    def noting(self: TrainedDecoder, visits: list[Visit], rate: float, where: str) -> Step:
+        steps.append((list(visits), rate))
+        return take(self, visits, rate, where)
+
+    output, settings = tmp_path / "scale.safetensors", str(_toml(tmp_path, "hold = 1.0"))
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedDecoder, "step", noting)
+        assert run(store, output, "--visits", "20", "--config", settings, start=Tiny(knows_clicks=True)) == 0
+    config = replace(FinetuneConfig.from_json(read_info(output).config), precision="float32")
+    retrained = TrainedDecoder(seeded_decoder(0, 64), FRAME, config, knows_clicks=True)
+    for visits, rate in steps:
+        retrained.step(visits, rate, "a step")
+    assert len(steps) == 7
+    assert state_hash(retrained.state()) == read_info(output).decoder_hash
 
 
 # Several processes
@@ -291,7 +375,7 @@ def test_what_cannot_be_trained_is_named(
     assert "learning_rate" in said("--learning-rate", "7")
     assert "no model other" in said("--model", "other")
     assert f"that of tiny is {'f' * 12}" in said(start=Tiny(encoder_hash="f" * 64))
-    assert "Training failed" in said("--config", str(_toml(tmp_path, "dice = 1e300")))
+    assert "Training failed: the loss was" in said("--config", str(_toml(tmp_path, "dice = 1e300")))
     (tmp_path / "half.run").mkdir()
     (tmp_path / "half.run" / "fit.pt").write_bytes(b"PK half")
     assert "fit.pt is damaged" in said("--resume", str(tmp_path / "half.run"))

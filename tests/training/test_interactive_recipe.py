@@ -188,7 +188,14 @@ class TestTeacher:
 
     def taught(self, teach: ModuleType, model: MedSAM, lessons: Sequence[Any], **knobs: Any) -> Any:
         recipe = teach.Recipe(
-            **{"visits": 8, "batch": 4, "learning_rate": 2e-3, "half": False, "average": 0.5, **knobs}
+            **{
+                "visits": 8,
+                "batch": 4,
+                "learning_rate": 2e-3,
+                "precision": "float32",
+                "average": 0.5,
+                **knobs,
+            }
         )
         teacher = teach.Teacher(model.decoder_state(), lessons, FRAME, recipe)
         steps = list(teacher.teach())
@@ -216,7 +223,7 @@ class TestTeacher:
         validate = module("validate").validate
         held = [replace(lesson, held=True) for lesson in lessons]
         teacher = self.taught(teach, model, lessons, visits=80)
-        before = validate(teacher._released, held, FRAME)["discs"]
+        before = validate(teacher.trained.base, held, FRAME)["discs"]
         after = validate(teacher.average, held, FRAME)["discs"]
         assert list(after) == ["box", "box+1", "box+2", "box+3", "1", "2", "3", "IoU error"]
         assert after["1"] > before["1"] + 0.1

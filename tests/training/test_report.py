@@ -189,13 +189,13 @@ def test_pictures_can_be_left_out(findings: report.Findings, tmp_path: Path) -> 
 
 
 def test_best_median_and_worst_are_by_our_score(findings: report.Findings) -> None:
-    chosen = [one for one in report.chosen_cases(findings) if one["task"] == "volumes"]
-    assert [one["rank"] for one in chosen] == ["best", "median", "worst"]
-    scores = [one["dsc"]["ours"] for one in chosen]
+    chosen = [one for one in report.chosen_cases(findings) if one.task == "volumes"]
+    assert [one.rank for one in chosen] == ["best", "median", "worst"]
+    scores = [one.dsc["ours"] for one in chosen]
     assert scores == sorted(scores, reverse=True)
     every = findings.cases.query("task == 'volumes' and model == 'ours'")["dsc"]
     assert (scores[0], scores[2]) == (every.max(), every.min())
-    assert all(one["picture"].startswith(b"\xff\xd8") for one in chosen)
+    assert all(one.picture.startswith(b"\xff\xd8") for one in chosen)
 
 
 def test_a_model_that_is_not_at_hand_is_left_out_with_a_line(folder: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_comparison_that_makes_no_sense(tmp_path: Path, old: str, new: str, sa
 
 
 def test_the_papers_figures(tmp_path: Path) -> None:
-    known = tables.read_paper(Path(__file__).parents[2] / "training" / "paper.csv")
+    known = tables.read_paper(tables.PAPER)
     assert {(one.model, one.value) for one in known} == {("MedSAM", 0.661), ("SAM", 0.008)}
     assert all(one.source and one.note for one in known)
     (tmp_path / "paper.csv").write_text("task,model\nvessels,SAM\n")

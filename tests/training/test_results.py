@@ -19,6 +19,7 @@ from napari_medsam_training import pool, report, results, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MONAI's imports
 
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SETS = """
 [[set]]
 name = "inner"
@@ -89,15 +90,15 @@ def test_a_volume_keeps_planes_spread_over_it() -> None:
 
 
 def test_the_committed_settings_can_be_read() -> None:
-    sets = results.read_sets(results.CONFIGS / "sets.toml")
+    sets = results.read_sets(CONFIGS / "sets.toml")
     assert len(sets) == 15
     assert sum(one.side == "external" for one in sets) == 3
     assert {one.name for one in sets if one.modality == "MR"} == {"mr3d_hippocampus", "mr3d_spinalcord_sct"}
-    ours = FinetuneConfig.from_json(tomllib.loads((results.CONFIGS / "ours.toml").read_text()))
-    pooled = {"hold": 1.0, "epochs": 20}  # for many targets
+    ours = FinetuneConfig.from_json(tomllib.loads((CONFIGS / "ours.toml").read_text()))
+    pooled = {"keep_base": 1.0, "epochs": 20}  # for many targets
     # the rate is written out, as its default follows from detail
     assert ours == replace(FinetuneConfig(), learning_rate=2e-4, **pooled)
-    values = tomllib.loads((results.CONFIGS / "paper.toml").read_text())
+    values = tomllib.loads((CONFIGS / "paper.toml").read_text())
     paper = FinetuneConfig.from_json(values)
     assert set(values) <= set(paper.to_json())
     assert (paper.rate, paper.weight_decay, paper.schedule, paper.iou) == (1e-5, 0, "constant", 0)
@@ -162,7 +163,7 @@ def test_the_whole_way(
         "--epochs",
         "1",
     ]
-    assert results.main([*words, "--docs", str(tmp_path / "docs")]) == 0
+    assert results.main([*words, "--docs", str(tmp_path / "docs")], CONFIGS.parent) == 0
     said = capsys.readouterr()
     assert "SAM ViT-B is left out: put sam_vit_b_01ec64.pth" in said.err
     assert "External validation, average of 1 targets, DSC: ours " in said.out
@@ -176,7 +177,7 @@ def test_the_whole_way(
     assert str(tmp_path) not in text
 
     first = (tmp_path / "out" / "report" / "cases.csv").read_bytes()
-    assert results.main(words) == 0
+    assert results.main(words, CONFIGS.parent) == 0
     assert "decoder, ours: there already" in capsys.readouterr().out
     assert made == ["inner", "outer"]
     assert (tmp_path / "out" / "report" / "cases.csv").read_bytes() == first
@@ -188,7 +189,7 @@ def test_a_set_that_is_not_there_ends_the_command_with_a_line(
 ) -> None:
     (tmp_path / "sets.toml").write_text(SETS)
     words = [str(tmp_path), "-o", str(tmp_path / "out"), "--sets", str(tmp_path / "sets.toml")]
-    assert results.main(words) == 1
+    assert results.main(words, CONFIGS.parent) == 1
     assert "results: " in capsys.readouterr().err
 
 

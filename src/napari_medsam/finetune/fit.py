@@ -1,6 +1,7 @@
-"""The fit: frozen encoder and prompt encoder, the mask decoder trained on cached embeddings.
+"""The fit: epochs of steps on samples whose embeddings are at hand, validated, stopped early, resumed.
 
-Read from top to bottom: `fit` goes through epochs, `_step` through one batch; `step` has what a visit costs.
+Read from top to bottom: `run` goes through epochs, `_epoch` through the steps of one; what a step does is in
+`trained_decoder`.
 """
 
 from __future__ import annotations
@@ -19,18 +20,15 @@ from napari_medsam.errors import Cancelled
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.samples import Sample, boxes_of_epoch, order_of_epoch
 from napari_medsam.finetune.simulated_user import Plan, plans_of_epoch
-from napari_medsam.finetune.step import Gradient, VisitLoss, not_finite, set_rate, take_step
+from napari_medsam.finetune.trained_decoder import TrainedDecoder, Visit
 from napari_medsam.geometry import Box
 from napari_medsam.image.field import Frame
-from napari_medsam.model.runtime.device import trains_in_bfloat16
-from napari_medsam.model.runtime.threads import In, Out, map_single_threaded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_medsam.model.networks.decoder import SamDecoder
 
-Visit = tuple[Sample, Box, Plan]
 Features = Callable[[Sample], npt.NDArray[np.float16]]
 Stopping = Callable[[], bool]
 
@@ -93,25 +91,14 @@ class Fit:
         torch.manual_seed(config.seed)
         self.config = config
         self.epochs = config.epochs_for(len(train))
-        self._decoder = decoder.to(device).train()
-        self._train, self._validation = train, validation
-        self._features, self._frame, self._device = features, frame, device
-        self._clicks = config.clicks if clicks and config.detail == 1 else 0.0
-        half = config.precision == "auto" and trains_in_bfloat16(device)
-        self._visits = VisitLoss(decoder, frame, config, half)
-        self._optimiser = torch.optim.AdamW(
-            self._visits.learned, lr=config.rate, weight_decay=config.weight_decay
-        )
+        self.trained = TrainedDecoder(decoder, frame, config, device, knows_clicks=clicks)
+        self._train, self._validation, self._features = train, validation, features
         self._steps_an_epoch = math.ceil(len(train) / config.batch)
-        self._first = self.decoder_state()
+        self._first = self.trained.state()
         self._state = FitState(0, {}, {}, self._first, 0, -1.0, 0.0, [])
         self._taken: dict[str, Tensor] | None = None
         self.share = 1.0
         self._began = time.monotonic()
-
-    def decoder_state(self) -> dict[str, Tensor]:
-        """Copies of the decoder's weights as they are now, on the CPU."""
-        return {name: value.detach().cpu().clone() for name, value in self._decoder.state_dict().items()}
 
     @property
     def best_state(self) -> dict[str, Tensor]:
@@ -124,19 +111,16 @@ class Fit:
         """For each epoch: its number, training loss, validation DSC and seconds since the beginning."""
         return self._state.curve
 
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """What the decoder knows afterwards. Clicks that are not trained on are soon forgotten."""
-        return ("box", "point") if self._clicks else ("box",)
-
     def state(self) -> FitState:
         """What `resume` needs, as of the last complete epoch."""
         return self._state
 
     def resume(self, state: FitState) -> None:
         """Go on after `state.epoch`, as if the fit had never been interrupted."""
-        self._decoder.load_state_dict(state.decoder)
-        self._optimiser.load_state_dict(deepcopy(state.optimiser))  # it would go on with the very tensors
+        self.trained.decoder.load_state_dict(state.decoder)
+        self.trained.optimiser.load_state_dict(
+            deepcopy(state.optimiser)
+        )  # it would go on with the very tensors
         self._state = state
 
     def past(self) -> list[Progress]:
@@ -194,89 +178,56 @@ class Fit:
         if not self._validation:
             shares = shares[:1] if self.config.detail > 1 else shares[-1:]
         for share in shares:
-            self._decoder.load_state_dict(_between(self._first, best, share))
+            self.trained.decoder.load_state_dict(_between(self._first, best, share))
             scores[share] = self.validate(stopping)
         self.share = max(scores, key=lambda share: (scores[share] or 0.0, share))
         self._taken = _between(self._first, best, self.share)
-        self._decoder.load_state_dict(self._taken)
+        self.trained.decoder.load_state_dict(self._taken)
 
     def _epoch(self, epoch: int, stopping: Stopping) -> Iterator[Progress]:
         boxes = boxes_of_epoch(self._train, self.config, epoch)
-        plans = plans_of_epoch(len(self._train), self._clicks, self.config.seed, epoch)
+        plans = plans_of_epoch(len(self._train), self.trained.clicks, self.config.seed, epoch)
         order = order_of_epoch(len(self._train), self.config, epoch)
         losses: list[float] = []
-        self._decoder.train()
+        self.trained.decoder.train()
         for step in range(self._steps_an_epoch):
             self._stop_if(stopping)
             chosen = order[step * self.config.batch : (step + 1) * self.config.batch].tolist()
-            self._set_rate((epoch - 1) * self._steps_an_epoch + step)
-            losses += self._step([(self._train[n], boxes[n], plans[n]) for n in chosen])
+            visits = [self._visit(self._train[n], boxes[n], plans[n]) for n in chosen]
+            losses += self.trained.step(visits, self._rate(epoch, step), f"epoch {epoch}").losses
             if step % BATCHES_A_REPORT == BATCHES_A_REPORT - 1:
                 yield self._progress(epoch, len(losses), float(np.mean(losses)), None, ended=False)
         score = self.validate(stopping)
         self._keep(epoch, float(np.mean(losses)), score)
         yield self._progress(epoch, len(losses), float(np.mean(losses)), score, ended=True)
 
-    def _step(self, batch: list[Visit]) -> list[float]:
-        """One step of the optimiser."""
-        losses, gradients = zip(*self._side_by_side(self._gradient, batch), strict=True)
-        mean = sum(losses) / len(losses)
-        if not math.isfinite(mean) or not take_step(
-            self._optimiser, self._visits.learned, gradients, self.config.clip
-        ):
-            rate = self._optimiser.param_groups[0]["lr"]
-            raise not_finite(mean, f"epoch {self._state.epoch + 1}", rate)
-        return list(losses)
-
-    def _gradient(self, visit: Visit) -> tuple[float, Gradient]:
-        """The mean over the answers of one visit."""
-        sample, box, plan = visit
-        answers = self._visits.answers(
-            self._embedding(sample), sample.target, self._in_frame(sample, box), plan
-        )
-        loss = answers.mean()
-        return float(loss.detach()), self._visits.gradient(loss)
-
-    def _embedding(self, sample: Sample) -> Tensor:
-        return self._tensor(self._features(sample).astype(np.float32))
+    def _visit(self, sample: Sample, box: Box, plan: Plan) -> Visit:
+        return Visit(self._features(sample), sample.target, self._in_frame(sample, box), plan)
 
     def _in_frame(self, sample: Sample, box: Box) -> npt.NDArray[np.float32]:
-        in_frame: npt.NDArray[np.float32] = sample.field.to_frame(box.array()[None], self._frame)[0]
+        in_frame: npt.NDArray[np.float32] = sample.field.to_frame(box.array()[None], self.trained.frame)[0]
         return in_frame
 
-    def _tensor(self, array: npt.NDArray[np.float32]) -> Tensor:
-        import torch
-
-        return torch.from_numpy(array).to(self._device)
-
     def _predicted(self, sample: Sample) -> npt.NDArray[np.float32]:
-        import torch
-
-        with torch.inference_mode():
-            box = self._tensor(self._in_frame(sample, sample.box))
-            logits, _ = self._decoder.decode_box(self._decoder.image_side(self._embedding(sample)), box)
-            height, width = sample.target.shape
-            return logits[:height, :width].cpu().numpy()
+        height, width = sample.target.shape
+        logits = self.trained.answer_box(self._features(sample), self._in_frame(sample, sample.box))
+        return logits[:height, :width]
 
     def _each(
         self, work: Callable[[Sample], Any], samples: Sequence[Sample], stopping: Stopping
     ) -> Iterator[tuple[Sample, Any]]:
-        self._decoder.eval()
+        self.trained.decoder.eval()
         size = self.config.batch
         for first in range(0, len(samples), size):
             self._stop_if(stopping)
             part = samples[first : first + size]
-            yield from zip(part, self._side_by_side(work, part), strict=True)
-
-    def _side_by_side(self, work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-        """work of each item, in order; on the CPU each on a thread of its own."""
-        return map_single_threaded(work, items) if self._device == "cpu" else [work(item) for item in items]
+            yield from zip(part, self.trained.side_by_side(work, part), strict=True)
 
     def _keep(self, epoch: int, loss: float, score: float | None) -> None:
         """Take the state at the end of an epoch; without validation the newest decoder is the best."""
         old = self._state
         better = score is None or score > old.best_score
-        weights = self.decoder_state()
+        weights = self.trained.state()
         seconds = time.monotonic() - self._began
         point: dict[str, float | int | None] = {
             "epoch": epoch,
@@ -287,7 +238,7 @@ class Fit:
         self._state = FitState(
             epoch,
             weights,
-            deepcopy(self._optimiser.state_dict()),
+            deepcopy(self.trained.optimiser.state_dict()),
             weights if better else old.best,
             epoch if better else old.best_epoch,
             (score if score is not None else -1.0) if better else old.best_score,
@@ -299,8 +250,9 @@ class Fit:
         state = self._state
         return bool(self._validation) and state.epoch - max(state.best_epoch, 1) >= self.config.patience
 
-    def _set_rate(self, step: int) -> None:
-        set_rate(self._optimiser, self.config.rate_at(step, self.epochs * self._steps_an_epoch))
+    def _rate(self, epoch: int, step: int) -> float:
+        steps = self._steps_an_epoch
+        return self.config.rate_at((epoch - 1) * steps + step, self.epochs * steps)
 
     def _progress(
         self, epoch: int, samples: int, loss: float, validation: float | None, *, ended: bool

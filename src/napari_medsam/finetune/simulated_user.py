@@ -87,8 +87,8 @@ def draw_plans(count: int, habits: Habits, rng: np.random.Generator) -> list[Pla
     ]
 
 
-def habits_of(clicks: float) -> Habits:
-    """Habits of which such a share of the visits has clicks; half of them begin with one."""
+def habits_with(clicks: float) -> Habits:
+    """Habits with such a share of visits that have clicks; half of those begin with one."""
     if not clicks:
         return BOXES_ONLY
     again = clicks / 2 / (1 - clicks / 2)  # of those that begin with a box
@@ -96,8 +96,8 @@ def habits_of(clicks: float) -> Habits:
 
 
 def plans_of_epoch(samples: int, clicks: float, seed: int, epoch: int) -> list[Plan]:
-    """A plan for each sample, the same for a seed and epoch, always. clicks: see `habits_of`."""
-    return draw_plans(samples, habits_of(clicks), np.random.default_rng([seed, epoch, 3]))
+    """A plan for each sample, the same for a seed and epoch, always. clicks: as for `habits_with`."""
+    return draw_plans(samples, habits_with(clicks), np.random.default_rng([seed, epoch, 3]))
 
 
 def play(

@@ -222,7 +222,7 @@ def _filed(run: _Run, fit: Fit) -> Path:
         classes=tuple(sorted({item.class_name for case in run.cases.values() for item in case.objects})),
         config=request.config.to_json(),
         curve=tuple(from_plain(CurvePoint, point, "curve") for point in fit.curve),
-        prompts=fit.prompts,
+        prompts=fit.trained.prompts,
     )
     write_decoder(path, fit.best_state, info)
     return path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from napari_medsam.curation.case_files import prepared, write_prepared
 from napari_medsam.curation.formats.sidecar import read_sidecar
@@ -15,6 +15,7 @@ from napari_medsam_training.corpus.job import Job
 from napari_medsam_training.corpus.left_out import LeftOut
 from napari_medsam_training.corpus.pair import curate_pair
 from napari_medsam_training.corpus.pairing import Pair
+from napari_medsam_training.corpus.rows import CaseRow, LeftRow
 from napari_medsam_training.corpus.shards import write_lines
 
 
@@ -35,20 +36,19 @@ def curate_shard(task: CurateTask) -> tuple[int, int]:
     """
     rows = list(_rows(task))
     write_lines(Path(task.record), rows)
-    left = sum("kind" in row for row in rows)
+    left = sum(isinstance(row, LeftRow) for row in rows)
     return len(rows) - left, left
 
 
-def _rows(task: CurateTask) -> Iterator[dict[str, Any]]:
+def _rows(task: CurateTask) -> Iterator[CaseRow | LeftRow]:
     for pair in task.pairs:
         try:
             yield _row(task.job, pair)
         except LeftOut as error:
-            names = {"key": pair.key, "name": pair.image.name, "mask": pair.mask.name}
-            yield {**names, "kind": error.kind, "reason": error.reason}
+            yield LeftRow(pair.key, pair.image.name, pair.mask.name, error.kind, error.reason)
 
 
-def _row(job: Job, pair: Pair) -> dict[str, Any]:
+def _row(job: Job, pair: Pair) -> CaseRow:
     curated = curate_pair(job, pair)
     case = curated.case
     folder = Path(job.dataset)
@@ -57,18 +57,14 @@ def _row(job: Job, pair: Pair) -> dict[str, Any]:
     except BrokenCase as error:
         raise LeftOut("refused", f"It makes no sound case: {error.problem.what}.") from error
     path = write_prepared(folder, ready)
-    classes: dict[str, int] = {}
-    for item in case.objects:
-        classes[item.class_name] = classes.get(item.class_name, 0) + 1
-    planes = 1 if case.gts.ndim == 2 else int(case.gts.any(axis=(1, 2)).sum())
-    return {
-        "key": pair.key,
-        "name": pair.image.name,
-        "stem": path.stem,
-        "group": case.group,
-        "classes": classes,
-        "planes": planes,
-        "pixels": curated.pixels,
-        "remarks": list(curated.remarks),
-        "entry": asdict(entry_of(path.stem, read_sidecar(path))),
-    }
+    return CaseRow(
+        key=pair.key,
+        name=pair.image.name,
+        stem=path.stem,
+        group=case.group or pair.key,
+        classes=Counter(item.class_name for item in case.objects),
+        planes=1 if case.gts.ndim == 2 else int(case.gts.any(axis=(1, 2)).sum()),
+        pixels=curated.pixels,
+        remarks=curated.remarks,
+        entry=entry_of(path.stem, read_sidecar(path)),
+    )

@@ -62,7 +62,7 @@ def _in_space(dataset: Any) -> bool:
     return "ImagePositionPatient" in dataset and "ImageOrientationPatient" in dataset
 
 
-def _upright(volume: Any, facts: dict[str, Any]) -> Raster:
+def _upright(volume: Any, facts: dict[str, object]) -> Raster:
     turned = volume.to_patient_orientation(UPRIGHT)
     affine = _TO_RAS @ np.asarray(turned.affine, np.float64)
     spacing = tuple(float(v) for v in turned.spacing)
@@ -93,7 +93,7 @@ def _pixel_size(dataset: Any) -> tuple[tuple[float, float], str]:
     return ((float(size[0]), float(size[1])), "mm") if size else ((1.0, 1.0), "pixel")
 
 
-def _facts(dataset: Any, count: int) -> dict[str, Any]:
+def _facts(dataset: Any, count: int) -> dict[str, object]:
     return {
         "shape": [count, int(dataset.Rows), int(dataset.Columns)],
         "dicom_modality": str(dataset.get("Modality", "")),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from napari_medsam.curation.case_files import read_case
 from napari_medsam.embedding.embed import FieldRequest, embed
@@ -13,10 +13,11 @@ from napari_medsam.errors import CaseError, ImageError
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.samples import Sample, samples_of
 from napari_medsam.image.contrast import Contrast
+from napari_medsam.image.field import Field
 from napari_medsam.model.api import EncoderModel
 from napari_medsam.model.runtime.memory import keep_freed_memory
 from napari_medsam.segment.fields import FieldPolicy
-from napari_medsam_training.corpus.store import SampleName, ShardWriter, shard_path
+from napari_medsam_training.corpus.store import SampleName, ShardAbout, ShardWriter, shard_path
 
 
 class Choice(Protocol):
@@ -25,7 +26,7 @@ class Choice(Protocol):
     def __hash__(self) -> int: ...
 
     def load(self) -> EncoderModel: ...
-    def identity(self) -> list[Any]: ...
+    def identity(self) -> list[object]: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ModelChoice:
 
         return build_model(self.name, self.device)
 
-    def identity(self) -> list[Any]:
+    def identity(self) -> list[object]:
         """What embeddings depend on, as far as it can be told without loading."""
         path = Path(self.name)
         stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
@@ -65,31 +66,31 @@ def loaded(choice: Choice) -> EncoderModel:
     return choice.load()
 
 
-def embed_shard(task: EmbedTask) -> dict[str, Any]:
-    """Embed a shard's cases one after the other; gives its line in store.json.
+def embed_shard(task: EmbedTask) -> None:
+    """Embed a shard's cases one after the other.
 
     Each object is seen on the field that will answer its box, as in retraining; a field that several share is
-    embedded once. A case that cannot be read is named in the line. Raises ModelError where the encoder fails, and
+    embedded once. A case that cannot be read is named in the shard. Raises ModelError where the encoder fails, and
     OSError where the store cannot be written.
     """
     keep_freed_memory()  # Dask has its workers give it all back at once
     model = loaded(task.model)
-    left: list[list[str]] = []
-    about = {"model": model.name, "encoder_hash": model.encoder_hash, "precision": model.precision}
-    with ShardWriter(shard_path(Path(task.store), task.name), {**about, "left_out": left}) as writer:
+    about = ShardAbout(model.name, model.encoder_hash, model.precision)
+    left: list[tuple[str, str]] = []
+    with ShardWriter(shard_path(Path(task.store), task.name), about) as writer:
         for stem in task.stems:
             try:
                 case = read_case(Path(task.dataset, f"{stem}.npz"), predictions=False)
                 samples = samples_of(case, stem, task.config, model.frame, FieldPolicy(), task.config.views)
             except (CaseError, ImageError) as error:
-                left.append([stem, str(error).replace(f"{task.dataset}/", "")])
+                left.append((stem, str(error).replace(f"{task.dataset}/", "")))
                 continue
             _write(writer, model, samples)
-    return {"name": task.name, **about}
+        writer.about = replace(about, left_out=tuple(left))
 
 
 def _write(writer: ShardWriter, model: EncoderModel, samples: list[Sample]) -> None:
-    numbers: dict[tuple[int, Any], int] = {}
+    numbers: dict[tuple[int, Field], int] = {}
     for sample in samples:
         field = sample.field
         place = (id(sample.image), field)

@@ -6,7 +6,7 @@ import csv
 import heapq
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from hashlib import sha256
@@ -18,8 +18,8 @@ from napari_medsam.curation.split import ROLES
 from napari_medsam.files import replacing
 from napari_medsam_training.corpus.index import write_index
 from napari_medsam_training.corpus.left_out import Left
-from napari_medsam_training.corpus.plan import FOLDER, RunFolder, runs_of
-from napari_medsam_training.corpus.shards import read_lines
+from napari_medsam_training.corpus.plan import FOLDER, RunFolder, rows_in, runs_of
+from napari_medsam_training.corpus.rows import CaseRow, LeftRow, RunRecord
 from napari_medsam_training.corpus.sides import Copies, side_in_run, unnamed
 
 SHOWN = 24  # thumbnails of a run
@@ -53,10 +53,10 @@ def finish(dataset: Path) -> list[Tally]:
     copies = Copies()
     firsts: dict[str, str] = {}
     for run in runs:
-        for row in _cases(run):
-            first = copies.add(row["pixels"], f"{run.path.name}/{row['key']}", row["group"])
+        for row in run.cases():
+            first = copies.add(row.pixels, f"{run.path.name}/{row.key}", row.group)
             if first is not None:
-                firsts[row["stem"]] = first
+                firsts[row.stem] = first
     place = dataset / FOLDER
     with (
         _Table(dataset / "split.csv", ["stem", "side"]) as split,
@@ -85,50 +85,49 @@ class _Tables:
 
 def _tally(run: RunFolder, copies: Copies, firsts: dict[str, str], tables: _Tables) -> Tally:
     about = run.read()
-    settings = about["settings"]
-    tally = Tally(run.path.name, settings["modality"], settings["target"])
+    tally = Tally(run.path.name, about.settings.modality, about.settings.target)
     shown: list[tuple[str, str]] = []
     groups: set[str] = set()
     sides = _sides_of_copies(run, about, copies)
-    for row in _cases(run):
+    for row in run.cases():
         side = _placed(tally, row, sides(row), tables)
-        first = firsts.get(row["stem"], "")
+        first = firsts.get(row.stem, "")
         tables.cases.writerow(_line(tally, row, side, first))
         _count(tally, row, bool(first))
-        groups.add(row["group"])
-        rank = sha256(row["stem"].encode()).hexdigest()
-        (heapq.heappush if len(shown) < SHOWN else heapq.heappushpop)(shown, (_last_first(rank), row["stem"]))
+        groups.add(row.group)
+        rank = sha256(row.stem.encode()).hexdigest()
+        (heapq.heappush if len(shown) < SHOWN else heapq.heappushpop)(shown, (_last_first(rank), row.stem))
     for entry in _all_left(run, about):
         _leave(tally, tables, entry)
     tally.groups, tally.shown = len(groups), sorted(stem for _, stem in shown)
     return tally
 
 
-def _placed(tally: Tally, row: dict[str, Any], side: str | None, tables: _Tables) -> str:
+def _placed(tally: Tally, row: CaseRow, side: str | None, tables: _Tables) -> str:
     """Put a case on its side of the split, or say why it is on none; gives the side, "" for none."""
     if side is None:
-        _leave(tally, tables, Left(row["name"], "not-in-split", "The table of sides does not name it."))
+        _leave(tally, tables, Left(row.name, "not-in-split", "The table of sides does not name it."))
     elif side == "":
         what = "The table puts another copy of the same pixels on another side; the one that judges stays."
-        _leave(tally, tables, Left(row["name"], "copy-on-two-sides", what))
+        _leave(tally, tables, Left(row.name, "copy-on-two-sides", what))
     else:
-        tables.split.writerow([row["stem"], side])
+        tables.split.writerow([row.stem, side])
         tally.sides[side] += 1
     return side or ""
 
 
-def _count(tally: Tally, row: dict[str, Any], is_copy: bool) -> None:
+def _count(tally: Tally, row: CaseRow, is_copy: bool) -> None:
     tally.cases += 1
-    tally.planes += row["planes"]
-    tally.classes.update(row["classes"])
-    tally.remarks.update(_general(remark) for remark in row["remarks"])
+    tally.planes += row.planes
+    tally.classes.update(row.classes)
+    tally.remarks.update(_general(remark) for remark in row.remarks)
     tally.remarks["same pixels as another image"] += is_copy
 
 
-def _line(tally: Tally, row: dict[str, Any], side: str, first: str) -> list[Any]:
+def _line(tally: Tally, row: CaseRow, side: str, first: str) -> list[Any]:
     """A case's line in cases.csv, in the order of its columns."""
-    known = [tally.name, row["key"], row["stem"], row["group"], side, tally.modality, tally.target]
-    return [*known, row["planes"], sum(row["classes"].values()), first, "; ".join(row["remarks"])]
+    known = [tally.name, row.key, row.stem, row.group, side, tally.modality, tally.target]
+    return [*known, row.planes, sum(row.classes.values()), first, "; ".join(row.remarks)]
 
 
 def _general(remark: str) -> str:
@@ -146,34 +145,30 @@ def _leave(tally: Tally, tables: _Tables, entry: Left) -> None:
     tables.left.writerow([tally.name, entry.of, entry.name, entry.kind, entry.reason])
 
 
-def _all_left(run: RunFolder, about: dict[str, Any]) -> Iterator[Left]:
+def _all_left(run: RunFolder, about: RunRecord) -> Iterator[Left]:
     yield from run.left()
     for row in run.rows():
-        if "kind" in row:
-            yield Left(row["name"], row["kind"], f"{row['reason']} (Mask: {row['mask']})")
-    for name in unnamed(about["sides"] or {}, run.rows()):
+        if isinstance(row, LeftRow):
+            yield Left(row.name, row.kind, f"{row.reason} (Mask: {row.mask})")
+    for name in unnamed(about.sides or {}, run.rows()):
         yield Left(name, "not-in-folder", "The table of sides names it, but there is no such pair.")
 
 
-def _sides_of_copies(run: RunFolder, about: dict[str, Any], copies: Copies) -> Any:
+def _sides_of_copies(run: RunFolder, about: RunRecord, copies: Copies) -> Callable[[CaseRow], str | None]:
     """row -> side, None where the table is silent, "" where it would put copies of an image on two sides."""
-    if about["sides"] is None:
+    if about.sides is None:
         return lambda row: side_in_run(about, row, copies)
     strictest: dict[str, int] = {}
-    for row in _cases(run):
+    for row in run.cases():
         side = side_in_run(about, row, copies)
         if side is not None:
-            strictest[row["pixels"]] = max(ROLES.index(side), strictest.get(row["pixels"], 0))
+            strictest[row.pixels] = max(ROLES.index(side), strictest.get(row.pixels, 0))
 
-    def side_of_row(row: dict[str, Any]) -> str | None:
+    def side_of_row(row: CaseRow) -> str | None:
         side = side_in_run(about, row, copies)
-        return side if side is None or ROLES[strictest[row["pixels"]]] == side else ""
+        return side if side is None or ROLES[strictest[row.pixels]] == side else ""
 
     return side_of_row
-
-
-def _cases(run: RunFolder) -> Iterator[dict[str, Any]]:
-    return (row for row in run.rows() if "stem" in row)
 
 
 def _remove_stale(dataset: Path, runs: Iterable[RunFolder]) -> None:
@@ -183,15 +178,15 @@ def _remove_stale(dataset: Path, runs: Iterable[RunFolder]) -> None:
         path
         for run in runs
         for path in sorted(run.records.glob("*.jsonl"))
-        if path.stem not in set(run.read()["records"])
+        if path.stem not in set(run.read().records)
     ]
     if not stale:
         return
-    current = {row["stem"] for run in runs for row in _cases(run)}
+    current = {row.stem for run in runs for row in run.cases()}
     for path in stale:
-        for row in read_lines(path):
-            if "stem" in row and row["stem"] not in current:
-                npz = dataset / f"{row['stem']}.npz"
+        for row in rows_in(path):
+            if isinstance(row, CaseRow) and row.stem not in current:
+                npz = dataset / f"{row.stem}.npz"
                 sidecar_path(npz).unlink(missing_ok=True)  # first: without it a .npz counts as cut short
                 npz.unlink(missing_ok=True)
         path.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.curation.manifest import MANIFEST_NAME, CaseEntry, ClassEntry, class_entry, write_entries
@@ -17,15 +16,13 @@ def write_index(dataset: Path, runs: Sequence[RunFolder]) -> None:
 
     Raises OSError, BrokenCase.
     """
-    if _cases_in(dataset) != sum(1 for _ in _rows(runs)):
+    if _cases_in(dataset) != sum(1 for run in runs for _ in run.cases()):
         CuratedDataset(dataset, create=True).extend([])
         return
     seen: set[int] = set()
 
     def classes() -> Iterator[ClassEntry]:
-        names = {
-            rule["id"]: rule["name"] for run in runs for rule in run.read()["settings"]["rules"]["classes"]
-        }
+        names = {rule.id: rule.name for run in runs for rule in run.read().settings.rules.classes}
         return (class_entry(number, names[number]) for number in sorted(seen))
 
     write_entries(dataset / MANIFEST_NAME, dataset.resolve().name, _entries(runs, seen), classes)
@@ -33,15 +30,9 @@ def write_index(dataset: Path, runs: Sequence[RunFolder]) -> None:
 
 def _entries(runs: Sequence[RunFolder], seen: set[int]) -> Iterator[CaseEntry]:
     """Each case's entry; the ids of their classes are added to `seen`."""
-    for row in _rows(runs):
-        values = row["entry"]
-        values["classes"] = {int(number): count for number, count in values["classes"].items()}
-        seen.update(values["classes"])
-        yield CaseEntry(**values)
-
-
-def _rows(runs: Sequence[RunFolder]) -> Iterator[dict[str, Any]]:
-    return (row for run in runs for row in run.rows() if "stem" in row)
+    for row in (row for run in runs for row in run.cases()):
+        seen.update(row.entry.classes)
+        yield row.entry
 
 
 def _cases_in(dataset: Path) -> int:

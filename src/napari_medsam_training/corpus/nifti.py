@@ -50,7 +50,7 @@ def read_nifti(path: Path, channels: tuple[int, ...] | None = None) -> Raster:
     return Raster(data, spacing, "mm", affine=affine, facts=facts)
 
 
-def _three_axes(file: Any, channels: tuple[int, ...] | None) -> Any:  # nibabel's classes are not typed
+def _three_axes(file: Any, channels: tuple[int, ...] | None) -> Any:
     extra = file.shape[3:]
     if math.prod(extra) == 1 and len(file.shape) >= 3:
         return file.slicer[(..., *([0] * len(extra)))] if extra else file

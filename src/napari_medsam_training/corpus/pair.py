@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from napari_medsam.image.contrast import PRESETS, Contrast, Window, resolve_cont
 from napari_medsam.image.plane import Plane
 from napari_medsam.records import from_plain
 from napari_medsam_training.corpus.dicom import read_segmentation, read_series
-from napari_medsam_training.corpus.job import Job
+from napari_medsam_training.corpus.job import Job, Settings
 from napari_medsam_training.corpus.left_out import LeftOut, readable
 from napari_medsam_training.corpus.nifti import read_nifti
 from napari_medsam_training.corpus.objects import Objects, objects_of
@@ -60,12 +59,16 @@ def _curated(job: Job, pair: Pair, image: Raster, mask: Raster) -> Curated:
     check_same_grid(image, mask)
     pixels = pixel_hash(image)
     _check_content(image)
-    facts: dict[str, Any] = {**image.facts, "modality": job.modality, "target": job.target}
+    facts: dict[str, object] = {
+        **image.facts,
+        "modality": job.settings.modality,
+        "target": job.settings.target,
+    }
     if len(image.shape) == 3:
-        image, mask, axis = planes_first(image, mask, job.axis)
+        image, mask, axis = planes_first(image, mask, job.settings.axis)
         facts["plane_axis"] = "zyx"[axis]
-    found = objects_of(mask, job.rules)
-    contrast, remarks = contrast_for(job, image)
+    found = objects_of(mask, job.settings.rules)
+    contrast, remarks = contrast_for(job.settings, image)
     imgs, window = (_volume if len(image.shape) == 3 else _plane)(image, found, contrast, pair.key)
     if imgs.min() == imgs.max():
         limits = ", ".join(f"{lo:g} to {hi:g}" for lo, hi in window.limits[:1])
@@ -90,16 +93,16 @@ def _curated(job: Job, pair: Pair, image: Raster, mask: Raster) -> Curated:
     return Curated(case, pixels, (*remarks, *found.remarks))
 
 
-def contrast_for(job: Job, image: Raster) -> tuple[Contrast, list[str]]:
+def contrast_for(settings: Settings, image: Raster) -> tuple[Contrast, list[str]]:
     """The contrast of an image by its modality, and what to remark on.
 
     RGB as it is; CT through the window -500 to 1000 HU; all else by percentiles, MR's of the foreground. An 8-bit CT
     image has no Hounsfield units any more, so it goes by percentiles, as in the window.
     """
-    if job.contrast is not None:
-        return replace(job.contrast, percentiles=job.percentiles), []
-    auto = Contrast(percentiles=job.percentiles)
-    modality = job.modality.lower()
+    if settings.contrast is not None:
+        return replace(settings.contrast, percentiles=settings.percentiles), []
+    auto = Contrast(percentiles=settings.percentiles)
+    modality = settings.modality.lower()
     if image.rgb or modality not in ("ct", "mr", "mri"):
         return auto, []
     if modality != "ct":
@@ -120,12 +123,12 @@ def pixel_hash(image: Raster) -> str:
 
 def _image(folder: Path, source: Source, job: Job) -> Raster:
     if source.kind == "nifti":
-        return read_nifti(folder / source.files[0], job.channels)
+        return read_nifti(folder / source.files[0], job.settings.channels)
     if source.kind == "dicom":
         return read_series([folder / name for name in source.files])
     if source.kind == "seg":
         raise LeftOut("no-image", "It is a DICOM segmentation among the images.")
-    return read_picture(folder / source.files[0], job.channels)
+    return read_picture(folder / source.files[0], job.settings.channels)
 
 
 def _mask(folder: Path, source: Source, image: Raster) -> Raster:

@@ -33,7 +33,7 @@ class Raster:
     affine: npt.NDArray[np.float64] | None = None
     lossy: bool = False
     geometry: Any = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:

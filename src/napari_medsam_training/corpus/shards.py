@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from napari_medsam.files import replacing
+from napari_medsam.records import from_json, plain
 
 Item = TypeVar("Item")
 _LONGEST = 4  # times the usual size
@@ -31,22 +32,22 @@ def cut(items: Iterable[Item], key: Callable[[Item], str], size: int) -> Iterato
         yield tuple(shard)
 
 
-def shard_name(first: str, *parts: Any) -> str:
+def shard_name(first: str, *parts: object) -> str:
     """A file name for a shard that depends on all that goes into it: other files or settings, another name."""
     clean = "".join(c if c.isalnum() else "-" for c in first)[-40:].strip("-")
     return f"{clean}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows as lines of JSON, the whole file or none. Raises OSError."""
+def write_lines(path: Path, rows: Iterable[object]) -> None:
+    """Write dataclasses as lines of JSON, the whole file or none. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         for row in rows:
-            stream.write(json.dumps(row, sort_keys=True, allow_nan=False).encode() + b"\n")
+            stream.write(json.dumps(plain(row), sort_keys=True, allow_nan=False).encode() + b"\n")
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path, type_: type[Item]) -> Iterator[Item]:
     """The rows of such a file, one at a time."""
     with path.open("rb") as stream:
         for line in stream:
-            yield json.loads(line)
+            yield from_json(type_, line)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from napari_medsam.curation.split import ROLES, Role, side_of
 from napari_medsam.errors import CaseError
+from napari_medsam_training.corpus.rows import CaseRow, LeftRow, RunRecord
 
 
 class Copies:
@@ -61,22 +61,26 @@ def read_table(path: Path, kind: str) -> dict[str, str]:
     return table
 
 
-def by_table(table: Mapping[str, str], row: Mapping[str, Any]) -> str | None:
-    """What a table says about a case: by its whole key, its file's stem or the stem it has in the dataset."""
-    names = (row["key"], row["key"].rpartition("/")[2], row["stem"])
+def read_sides(path: Path) -> dict[str, Role]:
+    """name -> side of such a file."""
+    return {name: ROLES[ROLES.index(side)] for name, side in read_table(path, "side").items()}
+
+
+def side_in_run(about: RunRecord, row: CaseRow, copies: Copies) -> Role | None:
+    """The side of a case; None where a table was given that does not name it.
+
+    A table names it by its whole key, its file's stem or the stem it has in the dataset.
+    """
+    table = about.sides
+    if table is None:
+        return side_of(copies.group(row.group), about.seed)
+    names = (row.key, row.file, row.stem)
     return next((table[name] for name in names if name in table), None)
 
 
-def side_in_run(about: Mapping[str, Any], row: Mapping[str, Any], copies: Copies) -> Role | None:
-    """The side of a case; None where a table was given that does not name it."""
-    if about["sides"] is None:
-        return side_of(copies.group(row["group"]), about["seed"])
-    return by_table(about["sides"], row)  # type: ignore[return-value]  # checked when it was read
-
-
-def unnamed(table: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def unnamed(table: Mapping[str, str], rows: Iterable[CaseRow | LeftRow]) -> list[str]:
     """Names in a table that no row answers to."""
     left = set(table)
     for row in rows:
-        left -= {row["key"], row["key"].rpartition("/")[2], row.get("stem", "")}
+        left -= {row.key, row.key.rpartition("/")[2], row.stem if isinstance(row, CaseRow) else row.key}
     return sorted(left)

@@ -10,17 +10,18 @@ and how many rows and columns of its target the field fills.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from napari_medsam.records import from_json, from_plain, plain
 
 KIND = "napari-medsam training shard"
 VERSION = 1
@@ -40,6 +41,49 @@ class SampleName:
     group: str
 
 
+@dataclass(frozen=True)
+class ShardAbout:
+    """What made a shard: the model, and (case, why) of each case that was left out."""
+
+    model: str
+    encoder_hash: str
+    precision: str
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ShardLine:
+    """One shard in store.json; left_out: how many cases."""
+
+    name: str
+    fields: int
+    samples: int
+    left_out: int
+
+
+@dataclass(frozen=True)
+class StoreAbout:
+    """What store.json says. detail, views: how objects were seen, as in `FinetuneConfig`."""
+
+    model: str
+    encoder_hash: str
+    precision: str
+    detail: int
+    views: int
+    shards: tuple[ShardLine, ...]
+
+
+SampleRow = tuple[
+    str, int, int, str, str, int, tuple[float, float, float, float], tuple[int, int]
+]  # SampleName's, the number of the field, the box, the target's shape
+
+
+@dataclass(frozen=True)
+class _Tables:
+    fields: tuple[tuple[int, int, int, int], ...]
+    samples: tuple[SampleRow, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Stored:
     """One sample as training takes it; see the module for shapes."""
@@ -57,11 +101,12 @@ class ShardWriter:
     It takes its name when the block ends without an error; until then, and after a kill, a hidden folder has it.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self._path, self._about = path, about
+    def __init__(self, path: Path, about: ShardAbout) -> None:
+        self.about = about  # another one may take its place until the block ends
+        self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}")
         self._fields: list[tuple[int, int, int, int]] = []
-        self._samples: list[list[Any]] = []
+        self._samples: list[SampleRow] = []
 
     def __enter__(self) -> ShardWriter:
         import zarr
@@ -82,11 +127,16 @@ class ShardWriter:
         return len(self._fields) - 1
 
     def sample(
-        self, name: SampleName, field: int, box: tuple[float, ...], target: npt.NDArray[np.uint8]
+        self,
+        name: SampleName,
+        field: int,
+        box: tuple[float, float, float, float],
+        target: npt.NDArray[np.uint8],
     ) -> None:
         """Add an object on a field; target: (h, w) uint8, up to 256 a side."""
-        row = [*asdict(name).values(), field, [float(edge) for edge in box], list(target.shape)]
-        self._samples.append(row)
+        height, width = target.shape
+        place = (name.case, name.plane, name.label, name.class_name, name.group)
+        self._samples.append((*place, field, box, (height, width)))
         self._targets.append(np.pad(target, [(0, SIDE - side) for side in target.shape]))
 
     def __exit__(
@@ -98,8 +148,8 @@ class ShardWriter:
         for array in (self._features, self._targets):
             if array is not None:
                 array.close()
-        tables = {"fields": [list(edges) for edges in self._fields], "samples": self._samples}
-        self._group.attrs.put({"kind": KIND, "version": VERSION, **self._about, **tables})
+        tables = plain(_Tables(tuple(self._fields), tuple(self._samples)))
+        self._group.attrs.put({"kind": KIND, "version": VERSION, **plain(self.about), **tables})
         shutil.rmtree(self._path, ignore_errors=True)
         self._temporary.replace(self._path)
 
@@ -144,13 +194,14 @@ class Shard:
 
         self.path = path
         self._group: Any = zarr.open_group(path, mode="r", zarr_format=3)
-        self.about: dict[str, Any] = dict(self._group.attrs)
-        if self.about.get("kind") != KIND or self.about.get("version") != VERSION:
+        attributes = dict(self._group.attrs)
+        if (attributes.get("kind"), attributes.get("version")) != (KIND, VERSION):
             raise ValueError(
                 f"{path} is no shard of version {VERSION}. Run embed.py again into an empty folder."
             )
-        self._fields = [(int(r), int(c), int(h), int(w)) for r, c, h, w in self.about.pop("fields")]
-        self._samples = self.about.pop("samples")
+        self.about = from_plain(ShardAbout, attributes, "attributes")
+        tables = from_plain(_Tables, attributes, "attributes")
+        self._fields, self._samples = tables.fields, tables.samples
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -166,9 +217,10 @@ class Shard:
         return [SampleName(*row[:5]) for row in self._samples]
 
     def __getitem__(self, number: int) -> Stored:
-        *name, field, box, (height, width) = self._samples[number]
+        row = self._samples[number]
+        field, box, (height, width) = row[5:]
         return Stored(
-            SampleName(*name),
+            SampleName(*row[:5]),
             np.asarray(self._group["features"][field]),
             self._fields[field],
             np.array(box, np.float32),
@@ -184,11 +236,11 @@ class EmbeddingStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.about: dict[str, Any] = json.loads((path / "store.json").read_text("utf-8"))
+        self.about = from_json(StoreAbout, (path / "store.json").read_bytes())
 
     def shards(self) -> Iterator[Shard]:
         """The shards, one at a time, in the order of their cases' names."""
-        return (Shard(shard_path(self.path, entry["name"])) for entry in self.about["shards"])
+        return (Shard(shard_path(self.path, line.name)) for line in self.about.shards)
 
 
 def shard_path(store: Path, name: str) -> Path:

@@ -35,13 +35,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One sample in one epoch: its shard and its number there, and how much of the step's mean loss it is."""
+class SampleAt:
+    """One sample in one epoch: its shard and its number there."""
 
     epoch: int
     shard: int
     sample: int
-    share: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,23 +78,25 @@ def open_corpus(path: Path, split: Path | None = None) -> Corpus:
     """
     try:
         about = EmbeddingStore(path).about
-        names = tuple(str(line["name"]) for line in about["shards"])
-        counts = [int(line["samples"]) for line in about["shards"]]
-        corpus = (str(about["model"]), str(about["encoder_hash"]), int(about["detail"]), int(about["views"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CaseError(
             f"{path} is no store of embeddings, or its store.json is damaged ({type(error).__name__}: {error}). "
             "Run embed.py to its end first."
         ) from error
+    names = tuple(line.name for line in about.shards)
     gone = [name for name in names if not shard_path(path, name).is_dir()]
     if gone:
         raise CaseError(
             f"{shard_path(path, gone[0])} and {len(gone) - 1} more are missing. Run embed.py again."
         )
-    chosen = [np.arange(count) for count in counts] if split is None else _train_side(path, names, split)
+    chosen = (
+        [np.arange(line.samples) for line in about.shards]
+        if split is None
+        else _train_side(path, names, split)
+    )
     if not sum(map(len, chosen)):
         raise CaseError(f"{path} holds no samples to train on. Embed a dataset with corrected masks.")
-    return Corpus(path, names, tuple(chosen), *corpus)
+    return Corpus(path, names, tuple(chosen), about.model, about.encoder_hash, about.detail, about.views)
 
 
 def _train_side(path: Path, names: Sequence[str], table: Path) -> list[npt.NDArray[np.int64]]:
@@ -165,12 +166,11 @@ class Shuffle:
 
     def batches(
         self, batch: int, visits: int, place: Place, rank: int = 0, world: int = 1
-    ) -> Iterator[list[Visit]]:
+    ) -> Iterator[list[SampleAt]]:
         """What one of `world` processes takes of each step, until `visits` samples have been shown since the start.
 
-        Of the step's samples a process takes each `world`-th, so a step is the same for any number of processes; the
-        shares of all processes add up to 1. A process left without one takes the first, with share 0. An epoch's last
-        step may be smaller.
+        Of the step's samples a process takes each `world`-th, so a step is the same for any number of processes; there
+        may be none for it. An epoch's last step may be smaller.
         """
         behind = (place.epoch - 1) * len(self) + place.position
         while behind < visits:
@@ -179,8 +179,7 @@ class Shuffle:
             left = min(len(self) - position, visits - behind)
             for size in _sizes(left, batch):
                 step = list(islice(order, size))
-                own = [Visit(epoch, shard, sample, 1 / size) for shard, sample in step[rank::world]]
-                yield own or [Visit(epoch, *step[0], 0.0)]
+                yield [SampleAt(epoch, shard, sample) for shard, sample in step[rank::world]]
                 behind += size
 
 
@@ -204,7 +203,7 @@ def _sizes(samples: int, batch: int) -> Iterator[int]:
 
 
 class SampleReader:
-    """Reads the samples that visits name; keeps the last shards open. It travels to other processes while unused.
+    """Reads samples; keeps the last shards open. It travels to other processes while unused.
 
     Raises CaseError naming the shard where it is damaged.
     """
@@ -213,15 +212,15 @@ class SampleReader:
         self._path, self._names = path, tuple(names)
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
-    def __getitem__(self, visit: Visit) -> tuple[Visit, Stored]:
-        shard = self._shard(visit.shard)
+    def __getitem__(self, at: SampleAt) -> tuple[SampleAt, Stored]:
+        shard = self._shard(at.shard)
         try:
-            stored = shard[visit.sample]
+            stored = shard[at.sample]
         except Exception as error:  # zarr, its codecs and the system have classes of their own
             raise _damaged(shard.path, error) from error
         if not stored.features.any():  # zarr reads a file that is gone as zeros
-            raise _damaged(shard.path, f"the embedding of sample {visit.sample} is gone")
-        return visit, stored
+            raise _damaged(shard.path, f"the embedding of sample {at.sample} is gone")
+        return at, stored
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:

@@ -8,12 +8,10 @@ second run only teaches. Same images, seed and machine give the same file; other
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from napari_medsam.model.local import MedSAM, build_model
 from napari_medsam.model.networks.decoder import SamDecoder
 from napari_medsam.model.networks.weights import build_decoder
 from napari_medsam.model.runtime.memory import keep_freed_memory
+from napari_medsam_training.command import parser_of
 from napari_medsam_training.interactive.card import write_card
 from napari_medsam_training.interactive.fields import Lesson, make_lessons, read_lessons
 from napari_medsam_training.interactive.pictures import Source, read_sources
@@ -37,9 +36,7 @@ TELL_EVERY = 400  # visits
 
 
 def main(argv: list[str] | None = None, recipes: Path = RECIPES) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--images", nargs="+", required=True, type=Path, metavar="DIR")
     parser.add_argument("--work", type=Path, default=Path("out/interactive"))
     parser.add_argument("--output", type=Path, default=INTERACTIVE)
@@ -68,11 +65,11 @@ def main(argv: list[str] | None = None, recipes: Path = RECIPES) -> int:
 
 def _taught(teacher: Teacher) -> list[CurvePoint]:
     began, curve = time.monotonic(), []
-    for step in teacher.teach():
-        if step.visits % TELL_EVERY == 0:
+    for now in teacher.teach():
+        if now.visits % TELL_EVERY == 0:
             seconds = time.monotonic() - began
-            curve.append(CurvePoint(step.visits, step.loss, seconds=seconds))
-            print(f"{step.visits} visits, loss {step.loss:.4f}, {seconds:.0f} s", flush=True)
+            curve.append(CurvePoint(now.visits, now.loss, seconds=seconds))
+            print(f"{now.visits} visits, loss {now.loss:.4f}, {seconds:.0f} s", flush=True)
     return curve
 
 
@@ -109,7 +106,7 @@ def _write(
         dataset_id=hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest(),
         cases={"train": tuple(listed)},
         classes=tuple(sorted({source.modality for source in sources})),
-        config=asdict(recipe),
+        config=recipe.to_json(),
         curve=tuple(curve),
         notes=f"Taught clicks on {sum(not lesson.held for lesson in lessons)} fields; see {path.stem}.md.",
         prompts=("box", "point"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from napari_medsam.files import replacing
@@ -12,6 +11,9 @@ from napari_medsam_training.interactive.fields import Lesson
 from napari_medsam_training.interactive.pictures import Source
 from napari_medsam_training.interactive.teach import Recipe
 from napari_medsam_training.interactive.validate import Figures
+
+KNOBS = ("seed", "visits", "batch", "learning_rate", "warmup", "weight_decay", "clip", "dice", "cross_entropy", "iou",
+         "correction", "keep_base", "jitter", "average", "habits")  # fmt: skip
 
 
 def write_card(
@@ -32,7 +34,7 @@ def write_card(
         f"| {held[source.name]} |"
         for source in sources
     ]
-    knobs = ", ".join(f"{name} {value}" for name, value in asdict(recipe).items())
+    knobs = ", ".join(f"{name} {getattr(recipe, name)}" for name in KNOBS)
     text = f"""# {path.stem}: a mask decoder for LiteMedSAM that understands clicks
 
 LiteMedSAM as released knows boxes only: a click gives an empty mask, and a click after a box makes its mask worse. This

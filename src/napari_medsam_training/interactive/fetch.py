@@ -22,11 +22,11 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from napari_medsam.files import replacing
+from napari_medsam.records import from_json, plain
 from napari_medsam_training.interactive.source_pictures import Picture, SourceError, Take, pictures
 
 
@@ -79,17 +79,30 @@ def mirrored(url: str, commit: str, mirror: Path) -> Repository:
     raise SourceError(f"{folder} holds no git repository; clone {url} there or leave --mirror out")
 
 
-def fetch(entry: dict[str, Any], folder: Path, mirror: Path | None) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Entry:
+    """One source of sources.json: a commit of a git repository, what is taken from it, its licence and its sentence."""
+
+    url: str
+    commit: str
+    take: tuple[Take, ...]
+    licence: str = ""
+    modality: str = ""
+    sentence: str = ""
+    sentence_in: str = ""
+
+
+def fetch(entry: Entry, folder: Path, mirror: Path | None) -> tuple[int, int]:
     """Write one source's pictures under `folder`; return how many images and masks. Raises SourceError, OSError."""
     with ExitStack() as stack:
         if mirror is None:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "source.git"
-            repository = cloned(entry["url"], entry["commit"], place)
+            repository = cloned(entry.url, entry.commit, place)
         else:
-            repository = mirrored(entry["url"], entry["commit"], mirror)
+            repository = mirrored(entry.url, entry.commit, mirror)
         listing, stems, masks = repository.listing(), set[str](), 0
-        for take in entry["take"]:
-            for picture in pictures(Take(**take), listing, repository.content):
+        for take in entry.take:
+            for picture in pictures(take, listing, repository.content):
                 if picture.stem in stems:
                     raise SourceError(
                         f"two pictures are named {picture.stem}; take one of them in sources.json"
@@ -98,7 +111,7 @@ def fetch(entry: dict[str, Any], folder: Path, mirror: Path | None) -> tuple[int
                 stems.add(picture.stem)
                 masks += picture.mask is not None
     with replacing(folder / "source.json") as stream:
-        stream.write(json.dumps(entry, indent=1, ensure_ascii=False).encode())
+        stream.write(json.dumps(plain(entry), indent=1, ensure_ascii=False).encode())
     return len(stems), masks
 
 
@@ -121,7 +134,7 @@ def main(arguments: list[str] | None = None, recipes: Path = Path("training/inte
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these sources only")
     parser.add_argument("--sources", type=Path, default=recipes / "sources.json", metavar="FILE")
     options = parser.parse_args(arguments)
-    sources: dict[str, dict[str, Any]] = json.loads(options.sources.read_text(encoding="utf-8"))
+    sources = from_json(dict[str, Entry], options.sources.read_bytes())
     if unknown := sorted(set(options.only or ()) - set(sources)):
         parser.error(f"{options.sources} has no source {', '.join(unknown)}; it has {', '.join(sources)}")
     failed = 0

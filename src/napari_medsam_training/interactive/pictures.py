@@ -93,7 +93,7 @@ def _slices(source: Source, path: Path, mask: Path | None) -> Iterator[Picture]:
             )
 
 
-def _read(path: Path) -> npt.NDArray[Any]:
+def _read(path: Path) -> npt.NDArray[np.generic]:
     if path.suffix.lower() in (".tif", ".tiff"):
         import tifffile
 
@@ -103,7 +103,7 @@ def _read(path: Path) -> npt.NDArray[Any]:
     return pixels[..., :3] if pixels.ndim == 3 else pixels
 
 
-def _labels(source: Source, mask: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+def _labels(source: Source, mask: npt.NDArray[Any]) -> npt.NDArray[np.integer]:
     flat = mask[..., 0] if mask.ndim == 3 else mask
     if source.labels == "instances":
         numbers: npt.NDArray[np.integer] = np.unique(flat, return_inverse=True)[1].reshape(flat.shape)

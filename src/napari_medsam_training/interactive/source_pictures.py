@@ -31,7 +31,7 @@ class Take:
     """What is taken from a source: which files, how they are read, which slices of a volume."""
 
     reader: str  # image: one plane a file; stack: a TIFF volume; nifti; dicom: all files of a series are one volume
-    paths: list[str]  # patterns as of fnmatch; * also matches /
+    paths: tuple[str, ...]  # patterns as of fnmatch; * also matches /
     most: int = 40  # files, spread evenly over the sorted matches; a dicom volume takes all
     series: int | None = None  # dicom: only files of this SeriesNumber
     axes: tuple[int, ...] = (0,)  # of a volume, sliced across each
