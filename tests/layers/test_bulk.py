@@ -291,7 +291,7 @@ class TestShapes:
     def test_many_boxes_of_a_layer_are_labelled_a_few_times(
         self, desk: LayersDesk, image: np.ndarray, told_labels: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(stage_module, "RELABEL_S", 0.3)
+        monkeypatch.setattr(stage_module, "RELABEL_S", 0.002)
         desk.open(image)
         desk.viewer.add_shapes([corners(box) for box in GRID], shape_type="rectangle")
         desk.draw_boxes()

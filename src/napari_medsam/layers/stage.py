@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_medsam.session.session import Session
 
 FEW = 30  # objects
-RELABEL_S = 1.0
+RELABEL_S = 0.01  # an object: napari lays all texts out anew, which takes a tenth of that for each, or more
 NEAR = 2  # steps of a slider that are embedded ahead
 
 
@@ -142,7 +142,7 @@ class Stage:
             self.relabel()
         elif not self._relabelling:
             self._relabelling = True
-            self.later(self.relabel, RELABEL_S)
+            self.later(self.relabel, RELABEL_S * len(self.document))
 
     def relabel(self) -> None:
         """Bring the text and colour of every shape up to date."""
