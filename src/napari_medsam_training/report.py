@@ -11,12 +11,11 @@ from __future__ import annotations
 import base64
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas
 from PIL import Image
@@ -31,6 +30,7 @@ from napari_medsam.model.names import find_model
 from napari_medsam_training.baselines import load
 from napari_medsam_training.command import parser_of, status_of
 from napari_medsam_training.figures import Curve, agreement_plots, box_plots, colour_of, learning_curves
+from napari_medsam_training.pages import rendered
 from napari_medsam_training.scoring import Row, score_task
 from napari_medsam_training.tables import (
     METRICS,
@@ -140,7 +140,9 @@ def write_report(findings: Findings, folder: Path, title: str, pictures: bool = 
     agreed = agreement_table(findings.cases, findings.lesions, comparison)
     for name, frame in (("cases", findings.cases), ("lesions", findings.lesions), ("agreement", agreed)):
         _write_csv(folder / f"{name}.csv", frame)
-    page = _template().render(
+    page = rendered(
+        "report.html.j2",
+        FILTERS,
         title=title,
         findings=findings,
         comparison=comparison,
@@ -231,18 +233,15 @@ def _burden_plots(findings: Findings) -> list[dict[str, str]]:
     return plots
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["share"] = lambda value: "" if value is None else f"{value:.3f}"
-    environment.filters["gain"] = signed
-    environment.filters["gains_in_words"] = gains_in_words
-    environment.filters["direction"] = lambda text: {"+": "up", "-": "down"}.get(text[:1], "")
-    environment.filters["number"] = lambda value: "" if value != value else f"{value:.4g}"
-    environment.filters["svg"] = lambda text: _data("image/svg+xml", text.encode())
-    environment.filters["jpeg"] = lambda content: _data("image/jpeg", content)
-    return environment.get_template("report.html.j2")
+FILTERS: Mapping[str, Callable[..., object]] = {
+    "share": lambda value: "" if value is None else f"{value:.3f}",
+    "gain": signed,
+    "gains_in_words": gains_in_words,
+    "direction": lambda text: {"+": "up", "-": "down"}.get(text[:1], ""),
+    "number": lambda value: "" if value != value else f"{value:.4g}",
+    "svg": lambda text: _data("image/svg+xml", text.encode()),
+    "jpeg": lambda content: _data("image/jpeg", content),
+}
 
 
 def _data(kind: str, content: bytes) -> str:

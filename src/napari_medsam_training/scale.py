@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_medsam.records import from_json, to_json
 from napari_medsam_training.command import parser_of
+from napari_medsam_training.pages import rendered
 
 if TYPE_CHECKING:
     from napari_medsam_training.corpus.store import Shard, Stored
@@ -256,120 +257,15 @@ def learning(begin: Beginning, stored: Sequence[Stored]) -> tuple[float, int]:
 
 def report(known: Inputs, found: Costs) -> str:
     """SCALE.md as a whole."""
-    return "\n".join(_lines(known, found)) + "\n"
-
-
-def _lines(known: Inputs, found: Costs) -> Iterator[str]:
-    yield f"# What {found.images:,} images cost"
-    yield ""
-    yield "Written by `python training/scale.py` from `training/scale.json`; nothing here is typed by hand."
-    yield "`python training/scale.py --measure DATASET STORE` measures anew, on one's own images and machine."
-    yield ""
-    yield "## Measured"
-    yield ""
-    counts = f"{known.cases} images, {known.fields} fields, {known.samples} samples"
-    yield f"{counts}: {known.images}. {known.model}; {known.machine}. Times are core-seconds."
-    yield ""
-    yield from _table(("what", "measured"), _measured_rows(known))
-    yield ""
-    yield f"## Computed: {found.images:,} images, {EPOCHS} epochs"
-    yield ""
-    yield from _table(("what", "how", "result"), _computed_rows(known, found))
-    yield ""
-    yield (
-        _NOTES.rstrip()
-        .replace("ENCODE", f"{known.embed_command_s:.2f}")
-        .replace("FIT", f"{known.fit_command_s:.2f}")
-    )
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    for row in (head, ("---",) * len(head), *rows):
-        yield f"| {' | '.join(row)} |"
-
-
-def _measured_rows(known: Inputs) -> Iterator[tuple[str, str]]:
-    mean, least, most = (
-        f"{size / 1e6:.3f}"
-        for size in (known.feature_bytes, known.feature_bytes_least, known.feature_bytes_most)
-    )
-    share = f"{known.feature_bytes / RAW:.0%}"
-    yield "an embedding as float16, (256, 64, 64)", f"{RAW / 1e6:.3f} MB"
-    yield "on disk (zstd, shuffled, checksums)", f"{mean} MB, {share}; by shard {least} to {most} MB"
-    yield "a target and its row in the table", f"{(known.target_bytes + known.table_bytes) / 1e3:.2f} kB"
-    yield "fields an image", f"{known.fields / known.cases:.2f}"
-    yield "samples an image", f"{known.samples / known.cases:.2f}"
-    yield "encoding a field", f"{known.encode_s:.2f} s"
-    yield "reading a sample, from files in memory", f"{known.read_s * 1e3:.1f} ms"
-    yield "requests to the file system for a sample", f"{known.requests:.2f}"
-    yield "learning from a sample", f"{known.learn_s:.2f} s"
-    yield f"opening a shard of {known.samples / known.shards:.1f} samples", f"{known.open_s * 1e3:.1f} ms"
-    yield "weights that learn", f"{known.weights:,}"
-
-
-def _computed_rows(known: Inputs, found: Costs) -> Iterator[tuple[str, str, str]]:
-    stored, visits = found.stored_bytes, found.samples * EPOCHS
-    line = f"{stored / 1.25e8 / 3600:.1f} h at 1 Gbit/s"
-    asked = f"{found.requests_an_epoch * EPOCHS:,} requests"
-    files = f"{FEATURES_A_FILE} fields or {TARGETS_A_FILE} targets a file, 3 tables a shard"
-    yield "fields", "images x fields an image", f"{found.fields:,}"
-    yield "encoding, CPU", f"fields x {known.encode_s:.2f} s", f"{found.encode_hours:,.0f} core-hours"
-    yield "encoding, GPU", "fields x t", _gpu_hours(found.fields)
-    yield "float16, not compressed", f"fields x {RAW / 1e6:.3f} MB", _terabytes(found.raw_bytes)
-    yield "storage", "fields and samples x what they take", _terabytes(stored)
-    yield "shards", f"images / {SHARD}", f"{found.shards:,}"
-    yield "files", files, f"{found.files:,}"
-    yield "egress, copied once to where the GPUs are", "storage", f"{_terabytes(stored)}, {line}"
-    yield (
-        "egress, read from afar in each epoch",
-        f"storage x {EPOCHS}",
-        f"{_terabytes(stored * EPOCHS)}, {asked}",
-    )
-    yield "reading, CPU", f"visits x {known.read_s * 1e3:.1f} ms", f"{found.read_hours:,.0f} core-hours"
-    yield "training, CPU", f"visits x {known.learn_s:.2f} s", f"{found.learn_hours:,.0f} core-hours"
-    yield "training, GPU", "visits x t", _gpu_hours(visits)
-    yield (
-        "averaged between processes in a step",
-        "weights that learn x 4 bytes",
-        f"{found.step_bytes / 1e6:.1f} MB",
-    )
-    yield (
-        "before the first step, with --split",
-        f"shards x {known.open_s * 1e3:.1f} ms, in each process",
-        f"{found.open_hours * 60:.1f} core-minutes",
-    )
-
-
-def _gpu_hours(items: int) -> str:
-    return f"{items / 3.6e6:.2f} GPU-hours for each ms of t"
-
-
-def _terabytes(size: float) -> str:
-    return f"{size / 1e12:.2f} TB"
-
-
-_NOTES = """\
-**No GPU was at hand.** No GPU figure here is measured or taken from elsewhere: the rows give hours for each millisecond
-that a field or a sample takes, so that one timed minute on the GPU in question gives the answer. `embed.py` shows
-shards a minute, `fit.py` prints steps a second at its end.
-
-A GPU that learns from a sample in t needs reading to keep up: readers = reading / t, rounded up (`--readers`).
-
-What changes the figures: objects far apart have a field each, so cells or nuclei can have dozens of fields an image;
-`--views 8` multiplies fields and samples by eight, `--detail` by the number of fields an object is divided into.
-
-## How it was checked
-
-- Whole commands: a further field cost `embed.py` ENCODE core-seconds, all around the encoder included, and a further
-  visit `fit.py` FIT, reading included; the difference of a long and a short run of each.
-- The store: sizes are those of files on disk; the table gives the shards of the least and the most an embedding.
-- Requests were counted, not computed, on a store of files.
-- Numbers of shards and files: `tests/training/test_scale.py` counts them in a store that `embed.py` wrote, and holds
-  this page to `scale.json`.
-- Memory does not grow with the number of cases but by the names: `python benchmarks/scale.py`.
-- Steps are the same on one process and on two, and after a kill: `python benchmarks/ddp.py`.
-- Not checked: a million images, more than one machine, a GPU, an object store.
-"""
+    filters: dict[str, Callable[..., object]] = {
+        "thousands": "{:,}".format,
+        "round_thousands": "{:,.0f}".format,
+        "mega": lambda size: f"{size / 1e6:.3f}",
+        "tera": lambda size: f"{size / 1e12:.2f}",
+    }
+    units = {"raw": RAW, "shard": SHARD, "epochs": EPOCHS}
+    files = {"features_a_file": FEATURES_A_FILE, "targets_a_file": TARGETS_A_FILE}
+    return rendered("scale.md.j2", filters, known=known, found=found, **units, **files)
 
 
 def main(arguments: list[str] | None = None, recipes: Path = RECIPES) -> int:

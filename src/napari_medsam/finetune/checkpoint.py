@@ -37,18 +37,24 @@ def save_checkpoint(folder: Path, state: FitState, identity: str) -> None:
         torch.save({**content, "identity": identity}, stream)
 
 
-def load_checkpoint(folder: Path, identity: str) -> FitState | None:
-    """The state kept in a run's folder; None when there is none, it is damaged, or of another run."""
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What `torch.save` wrote, nothing executed. Raises ValueError for damage, and what torch raises."""
     import torch
 
+    with ZipFile(path) as parts:  # torch does not look at the checksums that it wrote
+        if (bad := parts.testzip()) is not None:
+            raise ValueError(f"{bad} is damaged")
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def load_checkpoint(folder: Path, identity: str) -> FitState | None:
+    """The state kept in a run's folder; None when there is none, it is damaged, or of another run."""
     path = folder / CHECKPOINT_NAME
     if not path.is_file():
         return None
     try:
-        with ZipFile(path) as parts:  # torch does not look at the checksums that it wrote
-            if parts.testzip() is not None:
-                return None
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path)
         if content.pop("identity") != identity:
             return None
         return FitState(**content)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile
 
 from napari_medsam.errors import CaseError
 from napari_medsam.files import replacing
+from napari_medsam.finetune.checkpoint import read_tensors
 from napari_medsam_training.corpus.stream import Place
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ def kept_in(run: Path, settings: Settings) -> Kept | None:
 
     Raises CaseError: there is no such folder, the checkpoint is damaged, or it belongs to other settings.
     """
-    import torch
-
     if not run.is_dir():
         raise CaseError(
             f"There is no run {run}. Give the folder that the command named, or leave --resume out."
@@ -72,10 +70,7 @@ def kept_in(run: Path, settings: Settings) -> Kept | None:
     if not path.is_file():
         return None
     try:
-        with ZipFile(path) as parts:  # torch does not look at the checksums that it wrote
-            if (bad := parts.testzip()) is not None:
-                raise ValueError(f"{bad} is damaged")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path)
         known = content["settings"]
         losses = list(zip(content["epochs"].tolist(), content["losses"].tolist(), strict=True))
         place, seconds = Place(**content["place"]), float(content["seconds"])

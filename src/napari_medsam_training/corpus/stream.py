@@ -6,11 +6,10 @@ Order and reading are apart: `Shuffle` draws where to go from the seed, the epoc
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.curation.split import ROLES, read_split
 from napari_medsam.errors import CaseError
+from napari_medsam_training.corpus.sides import read_sides
 from napari_medsam_training.corpus.store import EmbeddingStore, Shard, Stored, shard_path
 
 MIXED = 16
@@ -100,20 +99,8 @@ def open_corpus(path: Path, split: Path | None = None) -> Corpus:
 
 
 def _train_side(path: Path, names: Sequence[str], table: Path) -> list[npt.NDArray[np.int64]]:
-    cases = [_cases(path, name) for name in names]
-    train = frozenset(read_split(table, {*_named(table), *(stem for stems in cases for stem in stems)}).train)
-    return [np.flatnonzero([stem in train for stem in stems]) for stems in cases]
-
-
-def _named(table: Path) -> Collection[str]:
-    """What a table names: cases without an object are in a dataset and its table, and not in the store."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            return {
-                row[0].strip().removesuffix(".npz") for row in csv.reader(file) if set(row[1:]) & set(ROLES)
-            }
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return frozenset()  # `read_split` says so
+    train = {stem.removesuffix(".npz") for stem, side in read_sides(table).items() if side == "train"}
+    return [np.flatnonzero([stem in train for stem in _cases(path, name)]) for name in names]
 
 
 def _cases(path: Path, name: str) -> list[str]:
