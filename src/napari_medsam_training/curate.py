@@ -72,7 +72,7 @@ def curate(args: argparse.Namespace) -> list[Tally]:
 def _pairs(args: argparse.Namespace) -> tuple[list[Pair], list[Left]]:
     for folder in (args.images, args.masks):
         if not folder.is_dir():
-            raise CaseError(f"{folder} is no folder. Give the folders of the images and of the masks.")
+            raise CaseError(f"{folder} is not a folder. Give the folders of the images and of the masks.")
     images, left = find_sources(args.images)
     if args.images.resolve() == args.masks.resolve():
         images, masks = apart(images)
@@ -127,7 +127,7 @@ def _regex(text: str | None) -> re.Pattern[str] | None:
     try:
         return None if text is None else re.compile(text)
     except re.error as error:
-        raise ValueError(f"{text!r} is no regular expression ({error}).") from error
+        raise ValueError(f"{text!r} is not a regular expression ({error}).") from error
 
 
 def _parser() -> argparse.ArgumentParser:

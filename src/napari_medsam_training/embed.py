@@ -90,7 +90,7 @@ def _finish(store: Path, names: list[str], config: FinetuneConfig) -> StoreAbout
         lines.append(ShardLine(shard.path.stem, shard.fields, len(shard), len(shard.about.left_out)))
     if len(models) > 1:
         raise CaseError(
-            f"{store} holds embeddings of several models or precisions, {sorted(models)}. Start anew."
+            f"{store} holds embeddings of several models or precisions, {sorted(models)}. Give a new folder."
         )
     about = StoreAbout(*models.pop(), config.detail, config.views, tuple(lines))
     with replacing(store / "store.json") as stream:

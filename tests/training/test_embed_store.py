@@ -149,7 +149,7 @@ def test_a_folder_that_is_no_shard_or_dataset_is_refused(tmp_path: Path) -> None
     import zarr
 
     zarr.create_group(tmp_path / "other.zarr")
-    with pytest.raises(ValueError, match="is no shard of version 1"):
+    with pytest.raises(ValueError, match="is not a shard of version 1"):
         Shard(tmp_path / "other.zarr")
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "empty", tmp_path / "store") == 2

@@ -369,7 +369,7 @@ def test_what_cannot_be_trained_is_named(
 
     assert "leaves some of 8 processes idle" in said("--devices", "8")
     assert "ends with .safetensors" in said(to=tmp_path / "new.pt")
-    assert f"{tmp_path} is no store" in said(at=tmp_path)
+    assert f"{tmp_path} is not a store" in said(at=tmp_path)
     assert "There is no run" in said("--resume", str(tmp_path / "none"))
     assert "whole numbers from 1" in said("--devices", "0")
     assert "learning_rate" in said("--learning-rate", "7")

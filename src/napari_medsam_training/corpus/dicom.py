@@ -28,9 +28,9 @@ def read_series(files: Sequence[Path], as_labels: bool = False) -> Raster:
     if len(datasets) == 1 and not _in_space(datasets[0]):
         return _single(datasets[0])
     if not all(_in_space(dataset) for dataset in datasets):
-        raise LeftOut("irregular-series", "Not all of its images tell where they lie; it is no volume.")
+        raise LeftOut("irregular-series", "Not all of its images say where they lie, so it is not a volume.")
     if highdicom.spatial.get_series_volume_positions(datasets)[0] is None:
-        what = "Its slices are no volume: some are missing, doubled or unevenly spaced."
+        what = "Its slices do not make a volume: some are missing, doubled or unevenly spaced."
         raise LeftOut("irregular-series", what)
     volume = highdicom.get_volume_from_series(datasets, dtype=np.int32 if as_labels else np.float32)
     return _upright(volume, _facts(datasets[0], len(datasets)))

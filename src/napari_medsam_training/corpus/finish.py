@@ -86,7 +86,6 @@ class _Tables:
 def _tally(run: RunFolder, copies: Copies, firsts: dict[str, str], tables: _Tables) -> Tally:
     about = run.read()
     tally = Tally(run.path.name, about.settings.modality, about.settings.target)
-    shown: list[tuple[str, str]] = []
     groups: set[str] = set()
     sides = _sides_of_copies(run, about, copies)
     for row in run.cases():
@@ -95,11 +94,10 @@ def _tally(run: RunFolder, copies: Copies, firsts: dict[str, str], tables: _Tabl
         tables.cases.writerow(_line(tally, row, side, first))
         _count(tally, row, bool(first))
         groups.add(row.group)
-        rank = sha256(row.stem.encode()).hexdigest()
-        (heapq.heappush if len(shown) < SHOWN else heapq.heappushpop)(shown, (_last_first(rank), row.stem))
     for entry in _all_left(run, about):
         _leave(tally, tables, entry)
-    tally.groups, tally.shown = len(groups), sorted(stem for _, stem in shown)
+    stems = (row.stem for row in run.cases())
+    tally.groups, tally.shown = len(groups), sorted(heapq.nsmallest(SHOWN, stems, key=_rank))
     return tally
 
 
@@ -135,9 +133,8 @@ def _general(remark: str) -> str:
     return "objects or outlines too small, left out" if "left out (" in remark else remark
 
 
-def _last_first(rank: str) -> str:
-    """Ranks turned round, so that a heap drops the largest."""
-    return "".join(f"{15 - int(digit, 16):x}" for digit in rank)
+def _rank(stem: str) -> str:
+    return sha256(stem.encode()).hexdigest()
 
 
 def _leave(tally: Tally, tables: _Tables, entry: Left) -> None:

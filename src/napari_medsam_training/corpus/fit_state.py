@@ -77,7 +77,7 @@ def kept_in(run: Path, settings: Settings) -> Kept | None:
         kept = Kept(place, losses, content["decoder"], content["optimiser"], seconds)
     except Exception as error:  # torch's readers raise a dozen kinds for a damaged file
         raise CaseError(
-            f"The checkpoint {path} is damaged ({error}). Remove {run} and start anew."
+            f"The checkpoint {path} is damaged ({error}). Remove {run} and start again."
         ) from error
     other = sorted(name for name in {*known, *settings} if known.get(name) != settings.get(name))
     if other:

@@ -28,13 +28,13 @@ def read_nifti(path: Path, channels: tuple[int, ...] | None = None) -> Raster:
 
     file = nib.load(path)
     if not isinstance(file, SpatialImage):
-        raise LeftOut("unreadable", "It is no NIfTI image.")
+        raise LeftOut("unreadable", "It is not a NIfTI image.")
     shape = tuple(int(n) for n in file.shape)
     if math.prod(shape) * 4 > 2 * LARGEST_BYTES:
         raise LeftOut("too-large", f"Its {math.prod(shape)} voxels are over what one case holds; crop it.")
     file = _three_axes(file, channels)
     if file.get_data_dtype().kind not in "biuf":
-        raise LeftOut("unknown-type", f"Its values are {file.get_data_dtype()}, no plain numbers.")
+        raise LeftOut("unknown-type", f"Its values are {file.get_data_dtype()}, not plain numbers.")
     codes = _axis_codes(file.affine)
     turn = nib.orientations.ornt_transform(
         nib.orientations.io_orientation(file.affine), nib.orientations.axcodes2ornt(tuple(UPRIGHT))
@@ -66,5 +66,7 @@ def _axis_codes(affine: np.ndarray) -> str:
     import nibabel as nib
 
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise LeftOut("wrong-geometry", "Its header says that a voxel has no size; mend the header's affine.")
+        raise LeftOut(
+            "wrong-geometry", "Its header says that a voxel has no size; correct the header's affine."
+        )
     return "".join(nib.orientations.aff2axcodes(affine))

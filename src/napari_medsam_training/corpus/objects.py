@@ -59,7 +59,7 @@ def parse_classes(texts: Sequence[str], target: str) -> list[tuple[str, tuple[in
         match = re.fullmatch(r"(?:([^=]+)=)?(\d+(?:,\d+)*)", text.strip())
         if match is None:
             raise ValueError(
-                f"{text!r} is no choice of labels. Write VALUES or NAME=VALUES, as in tumour=2,3."
+                f"{text!r} is not a choice of labels. Write VALUES or NAME=VALUES, as in tumour=2,3."
             )
         name = (match[1] or target).strip()
         found[name] = found.get(name, ()) + tuple(int(value) for value in match[2].split(","))

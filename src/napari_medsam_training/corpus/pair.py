@@ -144,9 +144,9 @@ def _mask(folder: Path, source: Source, image: Raster) -> Raster:
 def _check_content(image: Raster) -> None:
     data = image.data
     if data.dtype.kind not in "biuf":
-        raise LeftOut("unknown-type", f"Its values are {data.dtype}, no plain numbers.")
+        raise LeftOut("unknown-type", f"Its values are {data.dtype}, not plain numbers.")
     if min(data.shape) == 0 or min(image.shape[-2:]) < 2:
-        raise LeftOut("no-plane", f"Its shape is {' x '.join(map(str, data.shape))}, which is no image.")
+        raise LeftOut("no-plane", f"Its shape is {' x '.join(map(str, data.shape))}, which is not an image.")
     finite = np.isfinite(data) if data.dtype.kind == "f" else None
     if finite is not None and not finite.any():
         raise LeftOut("not-finite", "None of its values is a finite number.")

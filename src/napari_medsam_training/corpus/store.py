@@ -197,7 +197,7 @@ class Shard:
         attributes = dict(self._group.attrs)
         if (attributes.get("kind"), attributes.get("version")) != (KIND, VERSION):
             raise ValueError(
-                f"{path} is no shard of version {VERSION}. Run embed.py again into an empty folder."
+                f"{path} is not a shard of version {VERSION}. Run embed.py again into an empty folder."
             )
         self.about = from_plain(ShardAbout, attributes, "attributes")
         tables = from_plain(_Tables, attributes, "attributes")

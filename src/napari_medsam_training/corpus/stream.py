@@ -79,7 +79,7 @@ def open_corpus(path: Path, split: Path | None = None) -> Corpus:
         about = EmbeddingStore(path).about
     except (OSError, ValueError) as error:
         raise CaseError(
-            f"{path} is no store of embeddings, or its store.json is damaged ({type(error).__name__}: {error}). "
+            f"{path} is not a store of embeddings, or its store.json is damaged ({type(error).__name__}: {error}). "
             "Run embed.py to its end first."
         ) from error
     names = tuple(line.name for line in about.shards)

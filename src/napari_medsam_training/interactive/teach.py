@@ -25,7 +25,7 @@ from napari_medsam.model.networks.weights import build_decoder
 from napari_medsam_training.interactive.fields import Lesson
 
 MOST_LESSONS = 250  # of a source count; more of one teach little that is new
-RECENT = 200  # visits whose mean loss is told
+RECENT = 200  # visits whose mean loss is reported
 
 
 @dataclass(frozen=True)
