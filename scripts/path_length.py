@@ -82,8 +82,9 @@ def box_to_mask(walk: Walk, folder: Path) -> Counter[str]:
 
     from napari_medsam.embedding.cache import EmbeddingCache
     from napari_medsam.model.holder import load_here
-    from napari_medsam.ui.dock import MedSAMDock
-    from napari_medsam.ui.samples import find_sample, sample_layers
+    from napari_medsam.samples import find_sample, sample_layers
+    from napari_medsam.ui.desk.desk import Desk
+    from napari_medsam.ui.launch import add_dock
 
     def wait(condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT_S
@@ -95,18 +96,18 @@ def box_to_mask(walk: Walk, folder: Path) -> Counter[str]:
 
     viewer = napari.Viewer()
     viewer.window.resize(*WINDOW_SIZE)
-    dock = MedSAMDock(viewer, load=load_here, cache=EmbeddingCache(folder / "embeddings"))
-    viewer.window.add_dock_widget(dock, name="MedSAM", area="right")
-    session = dock.controller.session
+    desk = Desk(viewer, load=load_here, cache=EmbeddingCache(folder / "embeddings"))
+    dock = add_dock(desk)
+    session = desk.controller.session
     painted: list[int] = []
     progress: list[Any] = []
     session.progress.connect(progress.append)
-    dock.controller.painted.connect(painted.append)
+    desk.controller.painted.connect(painted.append)
     pixels, options, _ = sample_layers("coins")[0]
     viewer.add_image(pixels, **options)
     wait(lambda: bool(progress) and progress[-1].done == progress[-1].total)
-    dock.draw.click()
-    work = dock.controller.work
+    dock.tools.draw.click()
+    work = desk.controller.work
     r0, c0, r1, c1 = (edge - 0.5 for edge in find_sample("coins").boxes[0])
     with walk.recording():
         work.prompts.layer.add_rectangles([[r0, c0], [r0, c1], [r1, c1], [r1, c0]])
@@ -119,20 +120,20 @@ def box_to_mask(walk: Walk, folder: Path) -> Counter[str]:
 
 def cases_to_decoder(walk: Walk, folder: Path) -> Counter[str]:
     """Train and judge a decoder, one epoch on discs."""
-    from napari_medsam.curation.case import Case, CaseObject
+    from napari_medsam.curation.case import Case, CaseObject, Provenance
     from napari_medsam.curation.dataset import CuratedDataset
     from napari_medsam.embedding.cache import EmbeddingCache
     from napari_medsam.finetune.config import FinetuneConfig
     from napari_medsam.finetune.request import TrainingRequest
     from napari_medsam.finetune.train import train
-    from napari_medsam.model.medsam import build_model
+    from napari_medsam.model.local import build_model
 
     rows, cols = np.mgrid[:64, :64]
     dataset = CuratedDataset(folder / "cases", create=True)
     for number in range(6):
         disc = np.hypot(rows - 29 - number, cols - 32) < 17
         imgs = np.repeat(np.where(disc, 170, 90).astype(np.uint8)[..., None], 3, axis=2)
-        item, source = CaseObject(1, "disc", 1), {"layer": f"disc {number}"}
+        item, source = CaseObject(1, "disc", 1), Provenance(layer=f"disc {number}")
         dataset.append(Case(imgs, disc.astype(np.uint8), (1.0, 1.0), (item,), source))
     request = TrainingRequest(dataset.path, "discs", config=FinetuneConfig(epochs=1), device="cpu")
     model, events = build_model("lite-medsam", device="cpu"), []
