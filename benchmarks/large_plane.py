@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from lib.record import Figure, options_of, publish
 
-from napari_medsam.document.compose import redraw, redraw_bounds
+from napari_medsam.document.compose import redraw, redraw_box
 from napari_medsam.document.objects import Document, PartKey, PlaneKey
 from napari_medsam.embedding.cache import EmbeddingCache
 from napari_medsam.geometry import Box, union
@@ -200,7 +200,7 @@ class Bench:
     def _paint(self, document: Document, key: PartKey) -> None:
         """Paste a mask the way the window's MaskLayer does: read the region, redraw it, set what changed."""
         part = document.part(*key)
-        bounds = redraw_bounds(part)
+        bounds = redraw_box(part)
         if bounds is None:
             return
         r0, c0, r1, c1 = bounds
@@ -208,7 +208,7 @@ class Bench:
         drawn = redraw(region, bounds, part, document.in_plane(KEY), "corrected")
         if (drawn != region).any():
             self.labels[r0:r1, c0:c1] = drawn
-        document.update_part(*key, extent=union(part.extent, part.patch.bounds))
+        document.update_part(*key, extent=union(part.extent, part.patch.box))
 
 
 def boxes_for(side: int, count: int) -> Iterator[Box]:

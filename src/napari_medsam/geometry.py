@@ -15,9 +15,6 @@ from napari_medsam.packed import PackedMask
 Mask = Annotated[npt.NDArray[np.bool_], PackedMask]
 """(h, w) bool."""
 
-Bounds = tuple[int, int, int, int]
-"""Half-open (r0, c0, r1, c1) in whole plane pixels: what a `Box` of whole numbers is."""
-
 
 class Box(NamedTuple):
     """A rectangle [r0, r1) x [c0, c1) in plane pixels; pixel i covers [i, i + 1).
@@ -101,6 +98,11 @@ class Box(NamedTuple):
         a, b = self, other
         return Box(min(a.r0, b.r0), min(a.c0, b.c0), max(a.r1, b.r1), max(a.c1, b.c1))
 
+    def meets(self, other: Box) -> bool:
+        """Whether two boxes, neither of them empty, have something in common."""
+        a, b = self, other
+        return a.r0 < b.r1 and b.r0 < a.r1 and a.c0 < b.c1 and b.c0 < a.c1
+
     def contains(self, other: Box) -> bool:
         """Whether another box lies in this one entirely."""
         inside_rows = self.r0 <= other.r0 and other.r1 <= self.r1
@@ -150,13 +152,8 @@ class Patch:
     def box(self) -> Box:
         return Box(self.row, self.col, self.row + self.mask.shape[0], self.col + self.mask.shape[1])
 
-    @property
-    def bounds(self) -> Bounds:
-        return (self.row, self.col, self.row + self.mask.shape[0], self.col + self.mask.shape[1])
-
-    def within(self, box: Box | Bounds) -> npt.NDArray[np.bool_]:
+    def within(self, box: Box) -> npt.NDArray[np.bool_]:
         """The patch cut and padded to a box of whole numbers: (h, w) bool."""
-        box = Box(*box)
         out = np.zeros(box.shape, dtype=bool)
         common = box.intersect(self.box)
         if not common.empty:
@@ -173,16 +170,11 @@ class Patch:
         return Patch(row, col, np.ascontiguousarray(self.mask[bbox.slices]))
 
 
-def intersection(a: Bounds, b: Bounds) -> Bounds:
-    """Return the common part of two bounds; empty (r1 <= r0 or c1 <= c0) where they do not meet."""
-    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-
-
-def union(a: Bounds | None, b: Bounds | None) -> Bounds | None:
-    """Return the smallest bounds that hold both; None stands for nothing."""
+def union(a: Box | None, b: Box | None) -> Box | None:
+    """The smallest box that holds both; None stands for nothing."""
     if a is None or b is None:
         return b if a is None else a
-    return (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+    return a.union(b)
 
 
 def bbox_of(mask: npt.ArrayLike) -> Box | None:

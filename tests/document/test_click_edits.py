@@ -167,7 +167,7 @@ class TestAsItStands:
     @staticmethod
     def standing(document: Document, labels: np.ndarray) -> MaskBefore:
         number = add(document)
-        part = document.update_part(number, PLANE, extent=(5, 5, 45, 45))
+        part = document.update_part(number, PLANE, extent=Box(5, 5, 45, 45))
 
         def read(bounds: tuple[int, int, int, int]) -> np.ndarray:
             r0, c0, r1, c1 = bounds
@@ -193,7 +193,7 @@ class TestAsItStands:
         labels[where] = value
         found = self.standing(document, labels)
         assert found.painted is not None
-        full = found.painted.within((0, 0, *SHAPE))
+        full = found.painted.within(Box(0, 0, *SHAPE))
         assert np.array_equal(full, labels == 1)
         assert full.sum() == area
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds, still_corrected
+from napari_medsam.document.compose import note_stroke, redraw, redraw_box, still_corrected
 from napari_medsam.document.objects import Part, PlaneKey
 from napari_medsam.document.overlap import Policy
-from napari_medsam.geometry import Bounds, Box, Patch
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.field import whole_field
 from napari_medsam.segment.prediction import Prediction
 
 SHAPE = (12, 14)
-WHOLE: Bounds = (0, 0, *SHAPE)
+WHOLE = Box(0, 0, *SHAPE)
 KEY = PlaneKey((None, None), (0, 1))
 POLICIES: tuple[Policy, ...] = ("later", "never", "corrected")
 
@@ -29,7 +29,7 @@ def record(number: int, patch: Patch | None, *, turn: int = 0, corrected: bool =
         field = whole_field(SHAPE)
         prediction = Prediction(Box(0, 0, *SHAPE), patch.row, patch.col, patch.mask, 0.9, "key", field)
     before = Patch(0, 0, np.zeros(SHAPE, bool)) if corrected else None
-    extent = None if patch is None else patch.bounds
+    extent = None if patch is None else patch.box
     return Part(number, KEY, prediction=prediction, before=before, extent=extent, turn=turn)
 
 
@@ -137,7 +137,7 @@ class TestRedraw:
     ) -> None:
         labels, records = scene
         moved = replace(record(1, patch, turn=9), extent=records[0].extent)
-        bounds = redraw_bounds(moved)
+        bounds = redraw_box(moved)
         assert bounds is not None
         r0, c0, r1, c1 = bounds
         part = labels.copy()
@@ -157,9 +157,9 @@ class TestRedraw:
         assert drawn.max() == 700
 
     def test_nothing_predicted_and_nothing_drawn_needs_no_bounds(self) -> None:
-        assert redraw_bounds(record(1, None)) is None
+        assert redraw_box(record(1, None)) is None
         empty = replace(record(1, Patch(3, 3, np.zeros((0, 0), bool))), extent=None)
-        assert redraw_bounds(empty) is None
+        assert redraw_box(empty) is None
 
 
 class TestStrokes:
@@ -183,7 +183,7 @@ class TestStrokes:
         before = note_stroke(record(1, patch), now, earlier, WHOLE)
         touched = replace(record(1, patch), before=before, extent=WHOLE)
 
-        def read(labels: np.ndarray, bounds: Bounds) -> np.ndarray:
+        def read(labels: np.ndarray, bounds: Box) -> np.ndarray:
             r0, c0, r1, c1 = bounds
             return labels[r0:r1, c0:c1]
 
@@ -192,8 +192,8 @@ class TestStrokes:
 
 
 class TestPatch:
-    @given(patch=patches(), bounds=st.tuples(*[st.integers(-5, 20)] * 4))
-    def test_within_agrees_with_the_whole_plane(self, patch: Patch, bounds: Bounds) -> None:
+    @given(patch=patches(), bounds=st.builds(Box, *[st.integers(-5, 20)] * 4))
+    def test_within_agrees_with_the_whole_plane(self, patch: Patch, bounds: Box) -> None:
         r0, c0, r1, c1 = bounds
         found = patch.within(bounds)
         assert found.shape == (max(r1 - r0, 0), max(c1 - c0, 0))
@@ -204,7 +204,7 @@ class TestPatch:
     @settings(max_examples=5)
     @given(patch=patches())
     def test_bounds_hold_it(self, patch: Patch) -> None:
-        assert patch.within(patch.bounds).sum() == patch.mask.sum()
+        assert patch.within(patch.box).sum() == patch.mask.sum()
 
 
 @pytest.mark.parametrize("policy", POLICIES)

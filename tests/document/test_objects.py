@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_medsam.document.objects import PALETTE, Document, DocumentEdit, ObjectRecord, Part, PlaneKey
-from napari_medsam.geometry import Box, Patch, intersection, union
+from napari_medsam.geometry import Box, Patch, union
 from napari_medsam.image.field import whole_field
 from napari_medsam.segment.prediction import Prediction
 
@@ -241,8 +241,8 @@ class TestClasses:
 
 
 def test_bounds() -> None:
-    a, b = (0, 0, 4, 4), (2, 3, 9, 5)
+    a, b = Box(0, 0, 4, 4), Box(2, 3, 9, 5)
     assert union(a, b) == (0, 0, 9, 5)
     assert union(None, b) == union(b, None) == b
     assert union(None, None) is None
-    assert intersection(a, b) == (2, 3, 4, 4)
+    assert a.intersect(b) == (2, 3, 4, 4)

@@ -6,7 +6,7 @@ import numpy as np
 
 from napari_medsam.document.click_edits import ClickEdit, as_it_stands, set_points
 from napari_medsam.document.objects import Document, Part, PlaneKey
-from napari_medsam.geometry import Bounds, Box
+from napari_medsam.geometry import Box
 from napari_medsam.image.field import whole_field
 from napari_medsam.segment.engine import MaskBefore
 from napari_medsam.segment.prediction import Prediction
@@ -70,12 +70,12 @@ def test_paint_on_one_plane_is_what_clicks_there_build_on() -> None:
     labels[:, 2:8, 2:8] = 1
     labels[1, 8:10, 2:8] = 1
 
-    def read(plane: PlaneKey, bounds: Bounds) -> np.ndarray:
+    def read(plane: PlaneKey, bounds: Box) -> np.ndarray:
         r0, c0, r1, c1 = bounds
         return labels[plane.index[0] or 0, r0:r1, c0:c1]
 
     for plane in (KEY, OTHER):
-        document.update_part(1, plane, extent=(2, 2, 10, 8))
+        document.update_part(1, plane, extent=Box(2, 2, 10, 8))
     first, second = (
         as_it_stands(document.part(1, plane), lambda bounds, plane=plane: read(plane, bounds))  # type: ignore[misc]
         for plane in (KEY, OTHER)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_medsam.document.objects import Document, ObjectRecord, Part, PartKey, PlaneKey
-from napari_medsam.geometry import Bounds, Box, Patch
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.field import Field
 from napari_medsam.image.identity import ImageIdentity, identify
 from napari_medsam.journal.recovery import Recovered
@@ -47,7 +47,7 @@ class Table:
         self.document = Document()
         self.journal = Journal(folder, image or identity())
 
-    def read(self, plane: PlaneKey, bounds: Bounds) -> np.ndarray:
+    def read(self, plane: PlaneKey, bounds: Box) -> np.ndarray:
         r0, c0, r1, c1 = bounds
         return self.labels[plane.index[0], r0:r1, c0:c1].copy()
 
@@ -61,7 +61,7 @@ class Table:
             self.document.add_part(Part(number, key(z), Box(*box), origin="carried", score=0.5))
         found = prediction(box, number)
         self.document.predicted(number, key(z), found)
-        self.document.update_part(number, key(z), extent=found.patch.bounds)
+        self.document.update_part(number, key(z), extent=found.patch.box)
         r0, c0, r1, c1 = box
         self.labels[z, r0:r1, c0:c1][found.mask] = number
         return number
@@ -71,7 +71,7 @@ class Table:
         part = self.document.part(number, key(z))
         before = Patch(0, 0, self.labels[z] == number)
         self.labels[z][where] = number
-        self.document.update_part(number, key(z), before=part.before or before, extent=(0, 0, *SHAPE[1:]))
+        self.document.update_part(number, key(z), before=part.before or before, extent=Box(0, 0, *SHAPE[1:]))
 
     def tell(self, *changed: PartKey, **more: Any) -> None:
         """Tell the journal what changed; all of it, when nothing is named."""
@@ -99,7 +99,7 @@ def full_table(folder: Path) -> Table:
     table.document.update_part(waits, key(1), problem="The model went away.")
     painted = table.document.add(key(1), None, 2, 9).id
     nothing = Patch(4, 4, np.zeros((0, 0), dtype=bool))
-    table.document.update_part(painted, key(1), before=nothing, extent=(4, 4, 9, 9))
+    table.document.update_part(painted, key(1), before=nothing, extent=Box(4, 4, 9, 9))
     table.labels[1, 4:9, 5:8] = painted
     empty = Prediction(Box(1, 1, 3, 3), 1, 1, np.zeros((0, 0), bool), 0.1, "k", Field(0, 0, 60, 80))
     table.document.update_part(waits, key(1), prediction=empty)
@@ -115,7 +115,7 @@ def assert_same_objects(found: Recovered, table: Table) -> None:
         assert _plain(record) == _plain(wanted[record.id])
     labels = np.zeros(SHAPE, np.int32)
     for pixels in found.pixels:
-        r0, c0, r1, c1 = pixels.patch.bounds
+        r0, c0, r1, c1 = pixels.patch.box
         labels[pixels.plane.index[0], r0:r1, c0:c1][pixels.patch.mask] = pixels.label
     assert np.array_equal(labels, table.labels)
 

@@ -166,7 +166,7 @@ def test_the_masks_before_each_click(found: Recovered) -> None:
 def test_the_pixels_of_each_label(found: Recovered) -> None:
     labels = np.zeros(SHAPE[1:], int)
     for pixels in found.pixels:
-        r0, c0, r1, c1 = pixels.patch.bounds
+        r0, c0, r1, c1 = pixels.patch.box
         labels[pixels.plane.index[1], r0:r1, c0:c1][pixels.patch.mask] = pixels.label
     areas = {
         z: {int(label): int((labels[z] == label).sum()) for label in np.unique(labels[z]) if label}

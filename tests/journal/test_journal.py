@@ -160,7 +160,7 @@ def test_a_class_that_changed_while_it_was_killed_is_the_one_written_last(tmp_pa
 def test_masks_are_cropped_and_packed(tmp_path: Path) -> None:
     table = Table(tmp_path)
     table.draw((5, 5, 30, 30))
-    table.document.update_part(1, key(), extent=(0, 0, *SHAPE[1:]))
+    table.document.update_part(1, key(), extent=Box(0, 0, *SHAPE[1:]))
     table.tell()
     [pixels] = _read_again(table, tmp_path)
     assert pixels.patch.mask.shape <= (25, 25)
@@ -182,12 +182,12 @@ def test_a_large_mask_takes_little_room_and_little_memory(tmp_path: Path) -> Non
     table = Table(tmp_path, image)
     table.labels = disc[None].astype(np.int32)
     table.document.add(key(), Box(100, 100, 5900, 5900), 1)
-    table.document.update_part(1, key(), extent=(0, 0, side, side))
+    table.document.update_part(1, key(), extent=Box(0, 0, side, side))
     table.tell()
     table.journal.close()
     [left] = find_unsaved(tmp_path, image)
     [pixels] = left.read().pixels
-    assert np.array_equal(pixels.patch.within((0, 0, side, side)), disc)
+    assert np.array_equal(pixels.patch.within(Box(0, 0, side, side)), disc)
     assert left.path.stat().st_size < 300_000
 
 

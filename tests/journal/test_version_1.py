@@ -125,14 +125,14 @@ def test_every_field_of_an_object_is_that_of_its_part(tmp_path: Path) -> None:
     assert part.prediction.field == Field(0, 0, 32, 32, "centred")
     assert np.array_equal(part.prediction.mask, FULL)
     assert part.before is not None
-    assert part.before.bounds == (4, 5, 6, 14)
+    assert part.before.box == (4, 5, 6, 14)
     assert part.masks_before[0].prediction is not None
     assert part.masks_before[1].painted is not None
-    assert part.masks_before[1].painted.bounds == (4, 5, 10, 14)
+    assert part.masks_before[1].painted.box == (4, 5, 10, 14)
     assert found.waiting == {(7, key(2))}
     assert found.outlines == {(7, key(2)): Outline("polygon", ((4.0, 5.0), (9.0, 6.0), (8.0, 13.0)))}
     [drawn] = found.pixels
-    assert (drawn.label, drawn.plane, drawn.patch.bounds) == (7, key(2), (4, 5, 10, 14))
+    assert (drawn.label, drawn.plane, drawn.patch.box) == (7, key(2), (4, 5, 10, 14))
     assert found.unsaved == {(7, key(2))}
 
 
@@ -197,6 +197,7 @@ def test_a_wrong_field_is_named() -> None:
         ),
         ({"prediction": {**FOUND, "field": [0, 0, 0, 9, "whole"]}}, r"part\.prediction\.field has no area"),
         ({"extent": [9, 5, 4, 14]}, r"part\.extent leaves its plane"),
+        ({"extent": [4.5, 5, 10, 14]}, r"part\.extent is not of whole pixels"),
         ({"before": [1, 1, 9, 9, "eJw="]}, r"part\.before\.mask "),
         ({"plane": [[3, None, None], [1, 2]]}, r"plane\.index\[0\]"),
         ({"class": 0}, "class is not from 1"),

@@ -7,6 +7,8 @@ import pytest
 from layers_desk import LayersDesk
 from planes import filled
 
+from napari_medsam.geometry import Box
+
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 BRUSHED = slice(30, 50), slice(100, 140)  # across the upper edge of A
 
@@ -43,14 +45,14 @@ class TestCorrections:
         assert corrected(two) == [True, True]
         for part, box in zip(two.parts, (A, B), strict=True):
             assert part.before is not None
-            assert np.array_equal(part.before.within((0, 0, *image.shape)), filled(image.shape, box))
+            assert np.array_equal(part.before.within(Box(0, 0, *image.shape)), filled(image.shape, box))
 
     def test_several_strokes_keep_the_mask_before_the_first(self, two: LayersDesk, image: np.ndarray) -> None:
         two.paint(1, *BRUSHED)
         two.paint(0, slice(50, 70), slice(70, 90))
         before = two.part(1).before
         assert before is not None
-        assert np.array_equal(before.within((0, 0, *image.shape)), filled(image.shape, A))
+        assert np.array_equal(before.within(Box(0, 0, *image.shape)), filled(image.shape, A))
 
     def test_a_new_label_painted_by_hand_is_an_object_of_the_class_chosen(self, two: LayersDesk) -> None:
         two.work.choose_class(3)

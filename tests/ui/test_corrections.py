@@ -7,6 +7,7 @@ from planes import filled
 from ui_desk import Desk
 
 from napari_medsam.demo.pointer import Pointer
+from napari_medsam.geometry import Box
 
 A, B = (40, 60, 120, 180), (150, 20, 220, 90)
 
@@ -28,7 +29,7 @@ def test_a_brush_stroke_corrects_its_object_and_keeps_the_prediction(
     assert np.array_equal(record.prediction.full(image.shape), filled(image.shape, A))
     assert np.count_nonzero(desk.mask(1)) > record.prediction.area
     assert record.before is not None
-    assert np.array_equal(record.before.within((0, 0, *image.shape)), filled(image.shape, A))
+    assert np.array_equal(record.before.within(Box(0, 0, *image.shape)), filled(image.shape, A))
     assert [record.corrected for record in desk.work.document] == [True, False]
     assert desk.model.decoded == [A, B]
     assert "corrected" in desk.shapes.features["label"][0]

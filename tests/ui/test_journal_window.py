@@ -19,6 +19,7 @@ from ui_desk import Desk
 
 from napari_medsam.document.objects import DocumentEdit
 from napari_medsam.folders import journal_folder
+from napari_medsam.geometry import Box
 from napari_medsam.image.identity import identify
 from napari_medsam.journal.format import part_line, to_line
 from napari_medsam.journal.recovery import find_unsaved
@@ -416,7 +417,7 @@ def test_the_last_stroke_before_the_viewer_is_closed_is_kept(
     desk.dock.close_session()
     [unsaved] = find_unsaved(journal_folder(), identify([image], name="cells"))
     [pixels] = unsaved.read().pixels
-    assert np.array_equal(pixels.patch.within((0, 0, *image.shape)), wanted == 1)
+    assert np.array_equal(pixels.patch.within(Box(0, 0, *image.shape)), wanted == 1)
     unsaved.leave()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_medsam.document.compose import ReadRegion, redraw_bounds
+from napari_medsam.document.compose import ReadRegion, redraw_box
 from napari_medsam.document.objects import Document, Part, PlaneKey
 from napari_medsam.geometry import Patch
 from napari_medsam.segment.engine import ClickHistory, MaskBefore
@@ -78,14 +78,14 @@ def as_it_stands(part: Part, read: ReadRegion | None) -> MaskBefore:
     are no change of its own; a brush, an eraser, or an undo of the last mask is.
     """
     patch = part.patch
-    bounds = redraw_bounds(part)
-    if read is None or bounds is None:
+    box = redraw_box(part)
+    if read is None or box is None:
         return MaskBefore(part.prediction)
-    labels = read(bounds)
+    labels = read(box)
     own = labels == part.object_id
-    claimed = np.zeros_like(own) if patch is None else patch.within(bounds)
+    claimed = np.zeros_like(own) if patch is None else patch.within(box)
     if own.any() and ((own & ~claimed).any() or (claimed & (labels == 0)).any()):
-        return MaskBefore(part.prediction, Patch(bounds[0], bounds[1], own))
+        return MaskBefore(part.prediction, Patch(*box.corner, own))
     return MaskBefore(part.prediction)
 
 

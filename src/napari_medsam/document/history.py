@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from napari_medsam.document.compose import ReadRegion, still_corrected
 from napari_medsam.document.objects import Document, ObjectRecord, Part, PartKey, PlaneKey
-from napari_medsam.geometry import Bounds, Patch, union
+from napari_medsam.geometry import Box, Patch, union
 
-ReadPlane = Callable[[PlaneKey, Bounds], npt.NDArray[np.integer]]
-"""Reads labels: (plane, bounds) -> (h, w) integer labels."""
+ReadPlane = Callable[[PlaneKey, Box], npt.NDArray[np.integer]]
+"""Reads labels: (plane, box) -> (h, w) integer labels."""
 
 MOST_PLACES = 100  # napari keeps as many steps
 
@@ -40,7 +40,7 @@ class History:
         self._gone: dict[PartKey, dict[Part, int]] = defaultdict(dict)  # with the class that the object had
         self._revived: set[PartKey] = set()
         self._undone: dict[PartKey, Patch] = {}
-        self._places: dict[PartKey, list[Bounds]] = defaultdict(list)
+        self._places: dict[PartKey, list[Box]] = defaultdict(list)
 
     def edited(self) -> None:
         """A new edit was made: what was undone before it can no longer be redone."""
@@ -142,10 +142,9 @@ def _count(part: Part, read: ReadPlane) -> int:
     return int(np.count_nonzero(read(part.plane, part.extent) == part.object_id))
 
 
-def _size(part: Part) -> int:
+def _size(part: Part) -> float:
     assert part.extent is not None
-    r0, c0, r1, c1 = part.extent
-    return (r1 - r0) * (c1 - c0)
+    return part.extent.area
 
 
 def _reader(part: Part, read: ReadPlane) -> ReadRegion:

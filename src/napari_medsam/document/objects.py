@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from psygnal import Signal
 
-from napari_medsam.geometry import Bounds, Box, Patch
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.segment.engine import ClickHistory, painted_only
 from napari_medsam.segment.prediction import Prediction
 from napari_medsam.segment.prompt import Point, Prompt
@@ -56,7 +56,7 @@ class Part:
     """An object as it appears on one plane.
 
     ``before`` is its mask as it stood when the first correction touched it; None means that nobody corrected it.
-    ``extent`` bounds every pixel that ever carried the object's label in the plane. ``turn`` grows with each
+    ``extent`` box every pixel that ever carried the object's label in the plane. ``turn`` grows with each
     prediction: among predictions that overlap, the larger turn is the later one. ``masks_before`` has the mask
     before each of the ``points``, which come in the order in which they were clicked. ``score`` says how sure whoever
     carried or found it was, 0 to 1; None where nobody said.
@@ -69,7 +69,7 @@ class Part:
     masks_before: ClickHistory = ()
     prediction: Prediction | None = None
     before: Patch | None = None
-    extent: Bounds | None = None
+    extent: Box | None = None
     turn: int = 0
     problem: str | None = None
     origin: Origin = "drawn"

@@ -214,7 +214,8 @@ def read_part(text: bytes, shape: tuple[int, ...]) -> PartLine:
     _check("class", line.class_, 1, MOST_CLASSES)
     if line.outline is not None:
         _check("outline.vertices", len(line.outline.vertices), LEAST_VERTICES, MOST_VERTICES)
-    return replace(line, part=_stored(part))
+    extent = None if part.extent is None else _whole("part.extent", part.extent)
+    return replace(line, part=_stored(replace(part, extent=extent)))
 
 
 def read_pixels(text: bytes, shape: tuple[int, ...]) -> Pixels:
@@ -249,7 +250,7 @@ def _size(plane: PlaneKey, shape: tuple[int, ...]) -> tuple[int, int]:
 def _boxes(part: Part) -> Iterator[tuple[str, Box]]:
     """All that must lie in the part's plane."""
     if part.extent is not None:
-        yield "extent", Box(*part.extent)
+        yield "extent", part.extent
     if part.before is not None:
         yield "before", part.before.box
     predictions = [("prediction", part.prediction)]
@@ -263,6 +264,13 @@ def _boxes(part: Part) -> Iterator[tuple[str, Box]]:
             yield f"{name}.field", found.field.box
             if found.field.box.empty:
                 raise ValueError(f"part.{name}.field has no area")
+
+
+def _whole(name: str, box: Box) -> Box:
+    """A box whose edges, as JSON has them, are whole numbers, with such edges."""
+    if box != box.outward():
+        raise ValueError(f"{name} is not of whole pixels")
+    return box.outward()
 
 
 def _check_inside(name: str, box: Box, size: tuple[int, int]) -> None:

@@ -134,8 +134,8 @@ def _objects(lines: Iterable[PartLine], pixels: Iterable[Pixels]) -> tuple[Objec
     for found in pixels:
         own = parts.get(found.label)
         if own is not None and found.plane not in own and found.patch.mask.any():
-            row, col, _, _ = extent = found.patch.bounds
-            before = Patch(row, col, np.zeros((0, 0), dtype=bool))
+            extent = found.patch.box
+            before = Patch(*extent.corner, np.zeros((0, 0), dtype=bool))
             own[found.plane] = Part(found.label, found.plane, before=before, extent=extent)
     return tuple(ObjectRecord(number, classes[number], parts[number]) for number in sorted(parts))
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from napari_medsam.document.compose import redraw_bounds
+from napari_medsam.document.compose import redraw_box
 from napari_medsam.document.objects import ObjectClass, ObjectRecord, Part, PartKey, PlaneKey
 from napari_medsam.files import replacing
-from napari_medsam.geometry import Bounds, Patch, intersection
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.image.identity import ImageIdentity
 from napari_medsam.journal.format import (
     ClassesLine,
@@ -50,7 +50,7 @@ LOCK_SUFFIX = ".lock"
 SLACK = 4 * 2**20  # bytes out of date before a journal is written anew, and as much again as is in use
 STRIP = 2**22  # pixels of labels that are held at once
 
-ReadPlane = Callable[[PlaneKey, Bounds], npt.NDArray[np.integer]]
+ReadPlane = Callable[[PlaneKey, Box], npt.NDArray[np.integer]]
 News = dict[str, bytes | None]
 """Lines by what they are about; None where that is gone."""
 
@@ -93,9 +93,7 @@ class Journal:
         self._lock: BaseFileLock | None = None
         self._stream: BinaryIO | None = None
         self._lines: dict[str, bytes] = {}  # what is true now, by what it is about
-        self._seen: dict[
-            PartKey, Bounds | None
-        ] = {}  # the parts in it, and what was looked at for their pixels
+        self._seen: dict[PartKey, Box | None] = {}  # the parts in it, and what was looked at for their pixels
         self._unsaved: set[PartKey] = set()
         self._changes: dict[PartKey, int] = {}
         self._size = 0
@@ -167,9 +165,9 @@ class Journal:
         """The parts whose pixels may have changed: also those under or over one that did."""
         if state.repainted:
             return list(parts.values())
-        touched: dict[PlaneKey, list[Bounds]] = {}
+        touched: dict[PlaneKey, list[Box]] = {}
         for key in (*state.changed, *gone):
-            now = redraw_bounds(parts[key]) if key in parts else None
+            now = redraw_box(parts[key]) if key in parts else None
             touched.setdefault(key[1], []).extend(
                 one for one in (now, self._seen.get(key)) if one is not None
             )
@@ -180,9 +178,9 @@ class Journal:
         ]
 
     def _note_pixels(self, part: Part, read: ReadPlane, news: News) -> None:
-        bounds = redraw_bounds(part)
-        patch = _labelled(read, part.plane, part.object_id, bounds)
-        self._seen[part.key] = bounds
+        box = redraw_box(part)
+        patch = _labelled(read, part.plane, part.object_id, box)
+        self._seen[part.key] = box
         self._note(PixelsLine(Pixels(part.plane, part.object_id, patch)), news, part.key)
 
     def _forget(self, key: PartKey, news: News) -> None:
@@ -279,25 +277,22 @@ def release(lock: BaseFileLock, *, remove: bool) -> None:
 # masks --------------------------------------------------------------------------------------------------------
 
 
-def _labelled(read: ReadPlane, plane: PlaneKey, label: int, bounds: Bounds | None) -> Patch:
+def _labelled(read: ReadPlane, plane: PlaneKey, label: int, box: Box | None) -> Patch:
     """Where a region carries a label, cropped; read in strips, so that no more is held than there must be."""
-    if bounds is None:
+    if box is None:
         return Patch(0, 0, np.zeros((0, 0), dtype=bool))
-    r0, c0, r1, c1 = bounds
-    mask = np.zeros((max(r1 - r0, 0), max(c1 - c0, 0)), dtype=bool)
+    mask = np.zeros(box.shape, dtype=bool)
     step = max(1, STRIP // max(mask.shape[1], 1))
     for start in range(0, mask.shape[0], step):
-        stop = min(start + step, mask.shape[0])
-        part = read(plane, (r0 + start, c0, r0 + stop, c1)) == label
+        strip = Box(box.r0 + start, box.c0, min(box.r0 + start + step, box.r1), box.c1)
+        part = read(plane, strip) == label
         mask[start : start + part.shape[0], : part.shape[1]] = part
-    return Patch(r0, c0, mask).tight()
+    return Patch(*box.corner, mask).tight()
 
 
-def _meets(part: Part, others: Iterable[Bounds]) -> bool:
-    own = redraw_bounds(part)
-    if own is None:
-        return False
-    return any(r0 < r1 and c0 < c1 for r0, c0, r1, c1 in (intersection(own, other) for other in others))
+def _meets(part: Part, others: Iterable[Box]) -> bool:
+    own = redraw_box(part)
+    return own is not None and any(own.meets(other) for other in others)
 
 
 def _saved_line(parts: Iterable[PartKey]) -> bytes:

@@ -14,7 +14,7 @@ from psygnal import Signal
 
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import ImageError
-from napari_medsam.geometry import Bounds, Patch, intersection
+from napari_medsam.geometry import Box, Patch
 from napari_medsam.layers.geometry import WorkAxes
 from napari_medsam.layers.stroke import Stroke, stroke_of
 
@@ -27,17 +27,15 @@ class _Held:
     """Pixels of a region that are still to be set: one array an axis, and their labels."""
 
     plane: PlaneKey
-    bounds: Bounds
+    box: Box
     indices: tuple[npt.NDArray[np.intp], ...]
     values: npt.NDArray[np.integer]
 
-    def meets(self, plane: PlaneKey, bounds: Bounds) -> bool:
+    def meets(self, plane: PlaneKey, box: Box) -> bool:
         """Whether a region of a plane may have some of the pixels. Called for every pair: kept cheap."""
         if plane.displayed != self.plane.displayed:
             return True
-        r0, c0, r1, c1 = self.bounds
-        apart = r0 >= bounds[2] or bounds[0] >= r1 or c0 >= bounds[3] or bounds[1] >= c1
-        return not apart and plane == self.plane
+        return self.box.meets(box) and plane == self.plane
 
 
 LOOK_THROUGH_S = 1.0
@@ -114,16 +112,16 @@ class MaskLayer:
         shape = self.layer.data.shape
         return shape[self._axis(plane.displayed[0])], shape[self._axis(plane.displayed[1])]
 
-    def read(self, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+    def read(self, plane: PlaneKey, box: Box) -> npt.NDArray[np.integer]:
         """Copy the labels of a region: (r1 - r0, c1 - c0), rows and columns as displayed."""
-        region = np.array(self.layer.data[self._key(plane, bounds)])
+        region = np.array(self.layer.data[self._key(plane, box)])
         row, col = plane.displayed
         return region if row < col else region.T
 
     def write(
         self,
         plane: PlaneKey,
-        bounds: Bounds,
+        box: Box,
         labels: npt.NDArray[np.integer],
         current: npt.NDArray[np.integer] | None = None,
     ) -> bool:
@@ -132,24 +130,24 @@ class MaskLayer:
         current: what ``current`` gave for the region just now. Raises ImageError when the layer's dtype cannot hold a
         label.
         """
-        rows, cols = np.nonzero(labels != (self.current(plane, bounds) if current is None else current))
+        rows, cols = np.nonzero(labels != (self.current(plane, box) if current is None else current))
         if rows.size == 0:
             return False
         values = labels[rows, cols]
         self.check(int(values.max()))
-        indices = self._indices(plane, rows + bounds[0], cols + bounds[1])
+        indices = self._indices(plane, rows + box.corner[0], cols + box.corner[1])
         if len(self._held) >= HELD_MOST:
             self.flush()
-        self._held.append(_Held(plane, bounds, indices, values))
+        self._held.append(_Held(plane, box, indices, values))
         if not self._step_open:
             self.flush(refresh=True)
         return True
 
-    def current(self, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+    def current(self, plane: PlaneKey, box: Box) -> npt.NDArray[np.integer]:
         """Like ``read``, with what a step that is open has not set yet. Main thread."""
-        if any(held.meets(plane, bounds) for held in self._held):
+        if any(held.meets(plane, box) for held in self._held):
             self.flush()
-        return self.read(plane, bounds)
+        return self.read(plane, box)
 
     @contextmanager
     def one_step(self) -> Iterator[None]:
@@ -186,14 +184,13 @@ class MaskLayer:
         Raises ImageError when the layer's dtype cannot hold the label.
         """
         self.check(label)
-        height, width = self.shape(plane)
-        bounds = intersection(patch.bounds, (0, 0, height, width))
-        if bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
+        box = patch.box.intersect(Box.of_plane(self.shape(plane)))
+        if box.empty:
             return
-        region = self.read(plane, bounds)
-        region[patch.within(bounds) & (region == 0)] = label
+        region = self.read(plane, box)
+        region[patch.within(box) & (region == 0)] = label
         row, col = plane.displayed
-        self.layer.data[self._key(plane, bounds)] = region if row < col else region.T
+        self.layer.data[self._key(plane, box)] = region if row < col else region.T
 
     def refresh(self) -> None:
         """Show what ``put`` has set."""
@@ -238,41 +235,41 @@ class MaskLayer:
     def _capacity(self) -> int:
         return int(np.iinfo(self.layer.data.dtype).max)
 
-    def stroke_bounds(self, stroke: Stroke, plane: PlaneKey) -> Bounds | None:
-        """Return the bounds of a stroke in one plane; None if it did not touch that plane."""
+    def stroke_box(self, stroke: Stroke, plane: PlaneKey) -> Box | None:
+        """Return the box of a stroke in one plane; None if it did not touch that plane."""
         inside = self._inside(stroke.indices, plane)
         if not inside.any():
             return None
         rows = stroke.indices[self._axis(plane.displayed[0])][inside]
         cols = stroke.indices[self._axis(plane.displayed[1])][inside]
-        return int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1
+        return Box(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
 
     def labels_touched(self, stroke: Stroke) -> set[int]:
         """Labels that lost or gained pixels by the stroke, background left out."""
         return {int(label) for label in np.union1d(stroke.old, stroke.new) if label}
 
-    def before(self, stroke: Stroke, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+    def before(self, stroke: Stroke, plane: PlaneKey, box: Box) -> npt.NDArray[np.integer]:
         """Return the labels of a region as they were before the stroke: (h, w)."""
-        return self._with(stroke.indices, stroke.old, plane, bounds)
+        return self._with(stroke.indices, stroke.old, plane, box)
 
-    def after(self, stroke: Stroke, plane: PlaneKey, bounds: Bounds) -> npt.NDArray[np.integer]:
+    def after(self, stroke: Stroke, plane: PlaneKey, box: Box) -> npt.NDArray[np.integer]:
         """Return the labels of a region as they are after the stroke: (h, w).
 
         napari tells of a stroke before or after it changes the data, depending on the tool.
         """
-        return self._with(tuple(axis[::-1] for axis in stroke.indices), stroke.new[::-1], plane, bounds)
+        return self._with(tuple(axis[::-1] for axis in stroke.indices), stroke.new[::-1], plane, box)
 
     def _with(
         self,
         indices: tuple[npt.NDArray[np.intp], ...],
         values: npt.NDArray[np.integer],
         plane: PlaneKey,
-        bounds: Bounds,
+        box: Box,
     ) -> npt.NDArray[np.integer]:
         """Read a region and set those of the pixels that lie in it; of a pixel listed twice the last entry holds."""
-        region = self.read(plane, bounds)
-        rows = indices[self._axis(plane.displayed[0])] - bounds[0]
-        cols = indices[self._axis(plane.displayed[1])] - bounds[1]
+        region = self.read(plane, box)
+        rows = indices[self._axis(plane.displayed[0])] - box.corner[0]
+        cols = indices[self._axis(plane.displayed[1])] - box.corner[1]
         inside = self._inside(indices, plane) & (rows >= 0) & (cols >= 0)
         inside &= (rows < region.shape[0]) & (cols < region.shape[1])
         region[rows[inside], cols[inside]] = values[inside]
@@ -288,12 +285,12 @@ class MaskLayer:
         shown = {self._axis(axis) for axis in plane.displayed}
         return {axis: position or 0 for axis, position in kept if axis not in shown}
 
-    def _key(self, plane: PlaneKey, bounds: Bounds) -> tuple[int | slice, ...]:
+    def _key(self, plane: PlaneKey, box: Box) -> tuple[int | slice, ...]:
         key: list[int | slice] = [slice(None)] * self.layer.data.ndim
         for axis, position in self._fixed(plane).items():
             key[axis] = position
-        key[self._axis(plane.displayed[0])] = slice(bounds[0], bounds[2])
-        key[self._axis(plane.displayed[1])] = slice(bounds[1], bounds[3])
+        for axis, part in zip(plane.displayed, box.slices, strict=True):
+            key[self._axis(axis)] = part
         return tuple(key)
 
     def _indices(

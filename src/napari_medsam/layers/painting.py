@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
-from napari_medsam.document.compose import note_stroke, redraw, redraw_bounds
+from napari_medsam.document.compose import note_stroke, redraw, redraw_box
 from napari_medsam.document.history import Found, History
 from napari_medsam.document.objects import Part, PartKey
 from napari_medsam.errors import MedSAMError
-from napari_medsam.geometry import Bounds, intersection, union
+from napari_medsam.geometry import Box, union
 from napari_medsam.image.field import whole_field
 from napari_medsam.layers.geometry import shared_shape
 from napari_medsam.layers.make import METADATA_KEY, add_masks
@@ -164,7 +164,7 @@ class Painting:
     def _slices(self) -> Generator[None, None, None]:
         """Draw the queue as one step, and stop after each slice of it."""
         masks = self.ready()
-        drawn: dict[PartKey, Bounds | None] = {}
+        drawn: dict[PartKey, Box | None] = {}
         with masks.one_step():
             while self._queue:
                 self._draw_slice(masks, drawn)
@@ -181,7 +181,7 @@ class Painting:
                 masks.choose(next(reversed(drawn))[0])
             self.painted.emit(tuple(object_id for object_id, _ in drawn))
 
-    def _draw_slice(self, masks: MaskLayer, drawn: dict[PartKey, Bounds | None]) -> None:
+    def _draw_slice(self, masks: MaskLayer, drawn: dict[PartKey, Box | None]) -> None:
         """Draw parts of the queue for a while; ``drawn`` takes their new extents."""
         self._around = self._around or Surroundings(self._document)
         until = time.perf_counter() + SLICE_S
@@ -207,7 +207,7 @@ class Painting:
             field = whole_field(masks.shape(part.plane))
             stand_in = Prediction(part.box, painted.row, painted.col, painted.mask, 0.0, "", field)
             self._redraw(masks, replace(part, prediction=stand_in))
-            self._document.update_part(*key, prediction=earlier.prediction, extent=painted.bounds)
+            self._document.update_part(*key, prediction=earlier.prediction, extent=painted.box)
 
     def remove(self, key: PartKey) -> None:
         """Take a part and its mask away; undo of the labels may bring both back."""
@@ -230,12 +230,12 @@ class Painting:
         masks = self._stage.masks
         return Found() if masks is None else self._history.look(masks.read)
 
-    def _draw(self, masks: MaskLayer, part: Part, around: Surroundings | None = None) -> Bounds | None:
+    def _draw(self, masks: MaskLayer, part: Part, around: Surroundings | None = None) -> Box | None:
         """Draw a part and return the extent it has then."""
         self._history.drawn(part)
         self._redraw(masks, part, around)
         patch = part.patch
-        return patch.bounds if patch is not None and patch.mask.size else None
+        return patch.box if patch is not None and patch.mask.size else None
 
     def _draw_all(self) -> None:
         """Put the predictions into labels that are new; what was painted by hand went with the labels before them."""
@@ -263,32 +263,32 @@ class Painting:
         painted = masks.planes_of(stroke, self._stage.like_shown())
         with self._document.batch():
             for plane in dict.fromkeys((*painted, *self._document.planes())):
-                bounds = masks.stroke_bounds(stroke, plane)
-                for label in touched if bounds is not None else ():
-                    assert bounds is not None
+                box = masks.stroke_box(stroke, plane)
+                for label in touched if box is not None else ():
+                    assert box is not None
                     part = self._document.get_part(label, plane)
                     if part is not None:
-                        self._note(masks, stroke, bounds, part)
+                        self._note(masks, stroke, box, part)
                     elif plane in painted:
-                        self._note_new(masks, stroke, bounds, Part(label, plane))
+                        self._note_new(masks, stroke, box, Part(label, plane))
         self._stage.relabel()
 
-    def _note_new(self, masks: MaskLayer, stroke: Stroke, bounds: Bounds, part: Part) -> None:
+    def _note_new(self, masks: MaskLayer, stroke: Stroke, box: Box, part: Part) -> None:
         """Take over what was painted with a label on a plane where it was no part of an object."""
         label, plane = part.key
-        after = masks.after(stroke, plane, bounds)
-        before = note_stroke(part, after, masks.before(stroke, plane, bounds), bounds)
+        after = masks.after(stroke, plane, box)
+        before = note_stroke(part, after, masks.before(stroke, plane, box), box)
         if before is None or not (after == label).any():
             return
         if label in self._document:
-            self._document.add_part(replace(part, before=before.tight(), extent=bounds))
+            self._document.add_part(replace(part, before=before.tight(), extent=box))
         else:
             class_id = self._stage.choices.class_id
-            self._document.add(plane, None, class_id, label, before=before.tight(), extent=bounds)
+            self._document.add(plane, None, class_id, label, before=before.tight(), extent=box)
 
-    def _note(self, masks: MaskLayer, stroke: Stroke, bounds: Bounds, part: Part) -> None:
+    def _note(self, masks: MaskLayer, stroke: Stroke, box: Box, part: Part) -> None:
         """Take over what a stroke made of a part."""
-        extent = union(part.extent, bounds)
+        extent = union(part.extent, box)
         assert extent is not None
         before = part.before
         if before is None:
@@ -307,11 +307,10 @@ class Painting:
         *,
         erase: bool = False,
     ) -> None:
-        bounds = redraw_bounds(part)
-        if bounds is None:
+        box = redraw_box(part)
+        if box is None:
             return
-        height, width = masks.shape(part.plane)
-        inside = intersection(bounds, (0, 0, height, width))
+        inside = box.intersect(Box.of_plane(masks.shape(part.plane)))
         region = masks.current(part.plane, inside)
         if region.any() or erase or part.patch is None:
             others = (around or Surroundings(self._document)).of(part.plane, inside, region)

@@ -14,6 +14,7 @@ from napari_medsam.curation.case import ModelRecord, Provenance
 from napari_medsam.curation.snapshot import PlaneSnapshot
 from napari_medsam.document.objects import PlaneKey
 from napari_medsam.errors import CaseError
+from napari_medsam.geometry import Box
 
 if TYPE_CHECKING:
     from napari_medsam.layers.work import Work
@@ -54,13 +55,12 @@ def corrected_planes(works: Iterable[Work], session: Session) -> list[PlaneSnaps
 
 def _snapshot_plane(work: Work, session: Session, key: PlaneKey) -> PlaneSnapshot:
     assert work.masks is not None
-    height, width = work.masks.shape(key)
     image, model = work.image, session.model
     path = image.source.path
     plane, parts = work.plane(key), tuple(work.document.in_plane(key))
     return PlaneSnapshot(
         plane=plane,
-        labels=work.masks.read(key, (0, 0, height, width)),
+        labels=work.masks.read(key, Box.of_plane(work.masks.shape(key))),
         parts=parts,
         class_ids={part.object_id: work.document[part.object_id].class_id for part in parts},
         classes=work.document.classes,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_medsam.document.objects import Document, Part, PlaneKey
-from napari_medsam.geometry import Bounds
+from napari_medsam.geometry import Box
 
 
 class Surroundings:
@@ -14,18 +14,18 @@ class Surroundings:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._rows: dict[PlaneKey, list[tuple[int, ...]]] = {}
+        self._rows: dict[PlaneKey, list[tuple[float, ...]]] = {}
         self._tables: dict[PlaneKey, npt.NDArray[np.intp]] = {}
         for part in document.parts():
             if part.patch is not None:
-                self._rows.setdefault(part.plane, []).append((part.object_id, *part.patch.bounds))
+                self._rows.setdefault(part.plane, []).append((part.object_id, *part.patch.box))
 
-    def of(self, plane: PlaneKey, bounds: Bounds, region: npt.NDArray[np.integer]) -> list[Part]:
+    def of(self, plane: PlaneKey, box: Box, region: npt.NDArray[np.integer]) -> list[Part]:
         """The parts on a plane whose prediction reaches into a region, or whose label stands in it (h, w)."""
         if plane not in self._tables:
             self._tables[plane] = np.array(self._rows.get(plane, []), dtype=int).reshape(-1, 5)
         ids, r0, c0, r1, c1 = self._tables[plane].T
-        meets = (r0 < bounds[2]) & (bounds[0] < r1) & (c0 < bounds[3]) & (bounds[1] < c1)
+        meets = (r0 < box.r1) & (box.r0 < r1) & (c0 < box.c1) & (box.c0 < c1)
         near = ids[meets].tolist()
         if region.any():
             near = [*near, *np.unique(region).tolist()]
