@@ -30,7 +30,7 @@ class Blocker(MetaPathFinder):
     ) -> ModuleSpec | None:
         del path, target
         if fullname.partition(".")[0] in self._blocked:
-            raise ImportError(f"{fullname} is blocked in this run", name=fullname)
+            raise ImportError(f"{fullname} is blocked in this run, which has no Qt", name=fullname)
         return None
 
 

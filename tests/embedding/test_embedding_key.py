@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from napari_medsam.embedding.cache import EmbeddingCache, embedding_key
 from napari_medsam.embedding.embed import FieldRequest, embed
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import Contrast, resolve_contrast
 from napari_medsam.image.field import Field, Frame, read_field, whole_field
 from napari_medsam.image.plane import Plane
@@ -43,7 +44,7 @@ class Ask:
         """What the encoder eats, put together without the code under test."""
         plane, model = self.request.plane, self.model
         field = self.field or whole_field(plane.shape)
-        centred = (field.row, field.col, field.row + field.height, field.col + field.width)
+        centred = Box(field.row, field.col, field.row + field.height, field.col + field.width)
         window = resolve_contrast(plane, self.contrast, centred if field.kind == "centred" else None)
         return model.prepare(read_field(plane, field, window, model.frame))
 

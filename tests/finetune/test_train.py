@@ -19,9 +19,9 @@ from napari_medsam.finetune.checkpoint import CHECKPOINT_NAME
 from napari_medsam.finetune.config import FinetuneConfig
 from napari_medsam.finetune.events import Embedded, to_line
 from napari_medsam.finetune.events import Event as TypedEvent
-from napari_medsam.finetune.fit import Fit
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
+from napari_medsam.finetune.trained_decoder import TrainedDecoder
 from napari_medsam.model.checkpoint import checkpoint_path
 from napari_medsam.model.decoder_file import DecoderInfo, read_info, write_decoder
 from napari_medsam.model.library import decoder_path
@@ -243,8 +243,8 @@ def test_a_killed_run_ends_with_the_decoder_of_one_that_was_not(
         run(request)
     run.stop_at = lambda _: False
     steps: list[object] = []
-    step = Fit._step
-    monkeypatch.setattr(Fit, "_step", lambda fit, batch: steps.append(batch) or step(fit, batch))
+    step = TrainedDecoder.step
+    monkeypatch.setattr(TrainedDecoder, "step", lambda own, *given: steps.append(own) or step(own, *given))
     path = run(request)
     assert path == decoder_path("mine")
     assert len(steps) == 2 * len(run.events[0]["split"]["train"])  # the first epoch is not trained again
@@ -312,7 +312,7 @@ def test_errors_of_torch_are_translated(
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Fit, "_step", fail)
+    monkeypatch.setattr(TrainedDecoder, "step", fail)
     with pytest.raises(ModelError, match=r"tiny failed while training on cpu: out of memory\. Train on"):
         run(request_)
 

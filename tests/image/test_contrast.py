@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_medsam.errors import ImageError
+from napari_medsam.geometry import Box
 from napari_medsam.image.contrast import PRESETS, Contrast, Window, apply_window, resolve_contrast
 from napari_medsam.image.plane import Plane
 
@@ -183,19 +184,19 @@ def test_a_part_of_a_plane_has_limits_of_its_own() -> None:
     pixels[30:70, 20:50] //= 7
     plane = Plane.from_array(pixels)
     expected = np.percentile(pixels[30:70, 20:50], [0.5, 99.5])
-    assert resolve_contrast(plane, AUTO, (30, 20, 70, 50)).limits[0] == pytest.approx(tuple(expected))
-    assert resolve_contrast(plane, AUTO, (0, 0, 120, 90)) == resolve_contrast(plane, AUTO)
+    assert resolve_contrast(plane, AUTO, Box(30, 20, 70, 50)).limits[0] == pytest.approx(tuple(expected))
+    assert resolve_contrast(plane, AUTO, Box(0, 0, 120, 90)) == resolve_contrast(plane, AUTO)
     manual = Contrast("window", (3.0, 9.0))
-    assert resolve_contrast(plane, manual, (30, 20, 70, 50)).limits == ((3.0, 9.0),)
+    assert resolve_contrast(plane, manual, Box(30, 20, 70, 50)).limits == ((3.0, 9.0),)
 
 
 def test_a_large_part_of_a_pyramid_is_sampled_at_a_coarse_level_and_nowhere_else() -> None:
     levels = [_Counting((8000 >> i, 8000 >> i)) for i in range(6)]
-    lo, hi = resolve_contrast(Plane.from_array(levels), AUTO, (4000, 0, 8000, 4000)).limits[0]
+    lo, hi = resolve_contrast(Plane.from_array(levels), AUTO, Box(4000, 0, 8000, 4000)).limits[0]
     assert [level.read for level in levels] == [0, 0, 1000 * 1000, 0, 0, 0]
     assert (lo, hi) == pytest.approx((0.5, 1.5), abs=0.06)
     tiny = [_Counting((8000 >> i, 8000 >> i)) for i in range(6)]
-    resolve_contrast(Plane.from_array(tiny), AUTO, (7991, 7, 8000, 20))
+    resolve_contrast(Plane.from_array(tiny), AUTO, Box(7991, 7, 8000, 20))
     assert [level.read for level in tiny] == [9 * 13, 0, 0, 0, 0, 0]
 
 

@@ -258,7 +258,7 @@ class TestRefused:
         desk.controller.configure(model="lite-medsam-box")
         desk.wait(lambda: "lite-medsam-box" in tools.click.toolTip())
         assert not tools.click.isEnabled()
-        assert "choose a model" in tools.click.toolTip()
+        assert "Choose a model" in tools.click.toolTip()
         desk.controller.click_objects()
         assert desk.work.clicking.clicks is None
         desk.controller.configure(model="lite-medsam")
