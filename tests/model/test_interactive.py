@@ -113,15 +113,18 @@ def test_python_and_a_session_answer_box_minus_and_plus_alike(
     posted: queue.Queue[Callable[[], None]] = queue.Queue()
     session = Session(cache=EmbeddingCache(tmp_path), post=posted.put, load=lambda *_, **__: clicking.model)
     document, points = Document(), []
-    number = document.add(PlaneKey((None, None), (0, 1)), COIN, 1).id
+    plane = PlaneKey((None, None), (0, 1))
+    number = document.add(plane, COIN, 1).id
     for click in (None, Point(COIN.r0 + 9, COIN.c0 + 9, False), middle(COIN)):
         if click is not None:
             points.append(click)
-            set_points(document, number, tuple(points), as_it_stands(document[number], None))
-        session.request(document, [number], coins)
+            set_points(
+                document, number, plane, tuple(points), as_it_stands(document.part(number, plane), None)
+            )
+        session.request(document, [(number, plane)], coins)
         while session.awaited(document):
             posted.get(timeout=60)()
-        found = document[number].prediction
+        found = document.part(number, plane).prediction
         [expected] = clicking.predict_prompts(coins, [Prompt(COIN, tuple(points))])
         assert found is not None
         assert agreement(found, expected, coins) == 1.0

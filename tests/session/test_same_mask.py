@@ -114,14 +114,14 @@ class Desk:
 
     def click(self, number: int, *points: Point, standing: MaskBefore | None = None) -> None:
         """Give an object these clicks, as the window does."""
-        record = self.document[number]
-        waits = number in self.session.awaited(self.document)
-        change = set_points(self.document, number, points, standing or as_it_stands(record, None))
+        part = self.document.part(number, KEY)
+        waits = (number, KEY) in self.session.awaited(self.document)
+        change = set_points(self.document, number, KEY, points, standing or as_it_stands(part, None))
         if change.restore is not None:
-            self.session.withdraw(self.document, number)
-            self.document.update(number, prediction=change.restore.prediction, before=None)
+            self.session.withdraw(self.document, (number, KEY))
+            self.document.update_part(number, KEY, prediction=change.restore.prediction, before=None)
         if change.ask or (change.restore is not None and waits):
-            self.session.request(self.document, [number], self.plane)
+            self.session.request(self.document, [(number, KEY)], self.plane)
 
     def go_on(self, steps: int | None = None) -> None:
         """Let some things happen; None: until nothing is awaited any more."""
@@ -157,18 +157,18 @@ def a_box(chance: random.Random) -> Box:
 
 def act(desk: Desk, number: int) -> None:
     """Do to an object what a user might do next."""
-    chance, record = desk.chance, desk.document[number]
-    points = record.points
+    chance, part = desk.chance, desk.document.part(number, KEY)
+    points = part.points
     action = chance.choice(("plus", "minus", "plus", "minus", "undo", "move", "paint"))
-    if action == "undo" and len(points) > (record.box is None):
+    if action == "undo" and len(points) > (part.box is None):
         desk.click(number, *points[:-1])
-    elif action == "move" and len(points) > (record.box is None):
-        n = chance.randrange(record.box is None, len(points))
+    elif action == "move" and len(points) > (part.box is None):
+        n = chance.randrange(part.box is None, len(points))
         desk.click(number, *points[:n], a_point(chance, points[n].positive), *points[n + 1 :])
-    elif action == "paint" and not desk.session.awaited(desk.document) and record.prediction is not None:
+    elif action == "paint" and not desk.session.awaited(desk.document) and part.prediction is not None:
         painted = Patch(chance.randrange(200), chance.randrange(200), np.ones((60, 40), bool))
-        desk.document.update(number, before=record.prediction.patch, extent=(0, 0, *SHAPE))
-        standing = MaskBefore(record.prediction, painted)
+        desk.document.update_part(number, KEY, before=part.prediction.patch, extent=(0, 0, *SHAPE))
+        standing = MaskBefore(part.prediction, painted)
         desk.click(number, *points, a_point(chance, positive=False), standing=standing)
     else:
         desk.click(number, *points, a_point(chance, action == "plus"))
@@ -213,34 +213,34 @@ def test_python_command_line_and_session_agree_to_the_pixel(
         if box is None:
             desk.click(number, a_point(chance, positive=True))
         else:
-            desk.session.request(desk.document, [number], plane)
+            desk.session.request(desk.document, [(number, KEY)], plane)
         for _ in range(chance.randrange(6)):
             desk.go_on(chance.choice((0, 0, 1, 3)) if chance.random() < 0.7 else None)
             act(desk, number)
         desk.go_on()
         desk.session.close()
-        record = desk.document[number]
-        painted = any(mask.painted is not None for mask in record.masks_before)
-        kinds.add((box is None, len(record.points), painted))
-        assert record.prediction is not None
-        assert record.prompt is not None
+        part = desk.document.part(number, KEY)
+        painted = any(mask.painted is not None for mask in part.masks_before)
+        kinds.add((box is None, len(part.points), painted))
+        assert part.prediction is not None
+        assert part.prompt is not None
         python = Segmenter(model, warm if seed % 2 else None)  # type: ignore[arg-type]
         answer = python.answer(
-            plane, record.prompt, field=field, detail=detail, masks_before=painted_only(record.masks_before)
+            plane, part.prompt, field=field, detail=detail, masks_before=painted_only(part.masks_before)
         )
-        assert same(record.prediction, answer.prediction), f"seed {seed}: {record.prompt}"
-        for ours, theirs in zip(record.masks_before[::-1], answer.masks_before[::-1], strict=True):
+        assert same(part.prediction, answer.prediction), f"seed {seed}: {part.prompt}"
+        for ours, theirs in zip(part.masks_before[::-1], answer.masks_before[::-1], strict=True):
             if ours.painted is not None or ours.prediction is None:
                 break  # what is under the paint need not be found again
             assert theirs.prediction is not None
             assert same(ours.prediction, theirs.prediction)
         if not painted:
-            words = commands(record.prompt.box, record.points)
+            words = commands(part.prompt.box, part.points)
             monkeypatch.setattr(cli, "_segmenter", lambda _: Segmenter(model, warm))  # type: ignore[arg-type]
             given = ["-o", tmp_path / "labels.tif", "--field", field, "--detail", detail, *words]
             assert run("segment", tmp_path / "image.tif", *given) == 0
             labels = tifffile.imread(tmp_path / "labels.tif")
-            assert np.array_equal(labels > 0, record.prediction.full(SHAPE)), f"seed {seed}"
+            assert np.array_equal(labels > 0, part.prediction.full(SHAPE)), f"seed {seed}"
     capsys.readouterr()
     assert len(kinds) > 5  # sequences of many kinds
 
@@ -255,7 +255,7 @@ def make_desk(
     )
     if chance.random() < 0.7:
         row, col, side = chance.randrange(200), chance.randrange(200), chance.randrange(40, 100)
-        session.show(plane, (row, col, row + side, col + side))
+        session.show(plane, Box(row, col, row + side, col + side))
     desk = Desk(session, plane, chance, posted, Document())
     desk.go_on(chance.choice((0, 2, 12)))
     return desk
