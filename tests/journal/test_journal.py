@@ -57,6 +57,30 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
     assert (found.header.image, found.header.channel_axis) == (identity(), None)
 
 
+def test_the_names_in_a_file_stay_as_journals_of_today_have_them(tmp_path: Path) -> None:
+    """A field of a part that is renamed needs another version, and a reader of this one."""
+    table = full_table(tmp_path)
+    table.tell()
+    table.journal.close()
+    lines = [json.loads(line[9:]) for line in table.journal.path.read_bytes().splitlines()]
+    assert lines[0].keys() == {"image", "channel_axis", "begun", "format", "version"}
+    assert lines[0]["version"] == 2
+    [clicked] = [line for line in lines if line.get("part", {}).get("points")]
+    assert clicked.keys() == {"part", "class", "waiting", "outline"}
+    part = clicked["part"]
+    prompts = {"box", "points", "masks_before", "prediction", "before"}
+    rest = {"object_id", "plane", "extent", "turn", "problem", "origin", "score"}
+    assert part.keys() == prompts | rest
+    assert part["plane"].keys() == {"index", "displayed"}
+    assert part["points"][0].keys() == {"row", "col", "positive"}
+    assert part["masks_before"][1].keys() == {"prediction", "painted"}
+    assert part["masks_before"][1]["painted"].keys() == {"row", "col", "mask"}
+    found = part["prediction"]
+    assert {"box", "row", "col", "mask", "iou", "key", "field"} <= found.keys()
+    assert found["field"].keys() == {"row", "col", "height", "width", "kind"}
+    assert [len(found[name]) for name in ("box", "mask")] == [4, 3]
+
+
 def test_each_change_replaces_what_was_known(tmp_path: Path) -> None:
     table = full_table(tmp_path)
     table.tell()

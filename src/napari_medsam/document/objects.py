@@ -56,7 +56,7 @@ class Part:
     """An object as it appears on one plane.
 
     ``before`` is its mask as it stood when the first correction touched it; None means that nobody corrected it.
-    ``extent`` box every pixel that ever carried the object's label in the plane. ``turn`` grows with each
+    ``extent`` holds every pixel that ever carried the object's label in the plane. ``turn`` grows with each
     prediction: among predictions that overlap, the larger turn is the later one. ``masks_before`` has the mask
     before each of the ``points``, which come in the order in which they were clicked. ``score`` says how sure whoever
     carried or found it was, 0 to 1; None where nobody said.
