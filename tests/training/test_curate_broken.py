@@ -237,10 +237,10 @@ BROKEN: dict[Callable[[Files], None], tuple[str, str]] = {
     four_axes: ("too-many-axes", "40 x 44 x 12 x 3"),
     truncated_nifti: ("unreadable", "cannot be read"),
     cropped_volume: ("shape-mismatch", "12 x 44 x 40, its mask 11 x 44 x 40"),
-    zarr_group_without_image: ("unreadable", "no OME-Zarr image"),
+    zarr_group_without_image: ("unreadable", "not an OME-Zarr image"),
     unknown_format: ("unknown-format", "not read"),
     hidden_file: ("hidden-file", "dot"),
-    dangling_link: ("unreadable", "no such file"),
+    dangling_link: ("unreadable", "file not found"),
     damaged_dicom: ("unreadable", "cannot be read"),
 }
 if os.name == "nt":  # where making a link needs a privilege
