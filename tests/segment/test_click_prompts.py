@@ -173,7 +173,7 @@ class TestCorrecting:
         model: Any = Clicked(half=60)  # an answer that wants far too much
         found = answer(model, embedding(self.region), prompt, self.square).full((512, 512))
         assert found[150:190, 150:190].all()
-        rows, cols = np.nonzero(found & ~self.square.within((0, 0, 512, 512)))
+        rows, cols = np.nonzero(found & ~self.square.within(Box(0, 0, 512, 512)))
         assert np.hypot(rows - 170, cols - 200).max() <= 2 * 11 + 1
         assert found[170, 200]
 
@@ -183,7 +183,7 @@ class TestCorrecting:
         found = answer(model, embedding(self.region), prompt, self.square).full((512, 512))
         assert not found[155, 155]
         assert found[175:190, 175:190].all()
-        assert not (found & ~self.square.within((0, 0, 512, 512))).any()
+        assert not (found & ~self.square.within(Box(0, 0, 512, 512))).any()
 
     def test_the_decoder_is_shown_the_mask_with_a_disc_added(self) -> None:
         prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 200),))
@@ -228,7 +228,7 @@ class TestCorrecting:
     def test_the_click_reaches_as_far_on_a_reduced_field_as_on_the_plane(self) -> None:
         prompt = Prompt(Box(140, 140, 230, 230), (Point(170, 200),))
         found = answer(Clicked(half=60), embedding(whole_field((512, 512))), prompt, self.square)  # type: ignore[arg-type]
-        rows, cols = np.nonzero(found.full((512, 512)) & ~self.square.within((0, 0, 512, 512)))
+        rows, cols = np.nonzero(found.full((512, 512)) & ~self.square.within(Box(0, 0, 512, 512)))
         assert 15 < np.hypot(rows - 170, cols - 200).max() <= 2 * 11 + 3
 
 

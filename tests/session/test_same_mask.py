@@ -167,7 +167,7 @@ def act(desk: Desk, number: int) -> None:
         desk.click(number, *points[:n], a_point(chance, points[n].positive), *points[n + 1 :])
     elif action == "paint" and not desk.session.awaited(desk.document) and part.prediction is not None:
         painted = Patch(chance.randrange(200), chance.randrange(200), np.ones((60, 40), bool))
-        desk.document.update_part(number, KEY, before=part.prediction.patch, extent=(0, 0, *SHAPE))
+        desk.document.update_part(number, KEY, before=part.prediction.patch, extent=Box(0, 0, *SHAPE))
         standing = MaskBefore(part.prediction, painted)
         desk.click(number, *points, a_point(chance, positive=False), standing=standing)
     else:

@@ -216,7 +216,7 @@ class TestPainted:
         [number] = bench.add(plane, BIG)
         bench.settle()
         part = bench.document.update_part(
-            number, KEY, before=bench.document.part(number, KEY).patch, extent=(0, 0, 256, 256)
+            number, KEY, before=bench.document.part(number, KEY).patch, extent=Box(0, 0, 256, 256)
         )
         return number, plane, as_it_stands(part, partial(self.read, number))
 
@@ -229,7 +229,7 @@ class TestPainted:
         number, plane, standing = self.painted(bench)
         assert standing.painted is not None
         bench.click(number, plane, Point(60, 100), standing=standing)
-        expected = clicked(self.PAINTED.within((0, 0, 256, 256)), Point(60, 100))
+        expected = clicked(self.PAINTED.within(Box(0, 0, 256, 256)), Point(60, 100))
         assert np.array_equal(bench.mask(number), expected)
         assert bench.document[number].corrected
 
@@ -245,12 +245,12 @@ class TestPainted:
         [number] = bench.add(plane, BIG)
         bench.click(number, plane, IN_BIG)
         part = bench.document.update_part(
-            number, KEY, before=bench.document.part(number, KEY).patch, extent=(0, 0, 256, 256)
+            number, KEY, before=bench.document.part(number, KEY).patch, extent=Box(0, 0, 256, 256)
         )
         standing = as_it_stands(part, partial(self.read, number))
         bench.click(number, plane, IN_BIG, Point(60, 100), standing=standing)
         bench.click(number, plane, Point(60, 100))  # the first one, which came before the brush
-        expected = clicked(self.PAINTED.within((0, 0, 256, 256)), Point(60, 100))
+        expected = clicked(self.PAINTED.within(Box(0, 0, 256, 256)), Point(60, 100))
         assert np.array_equal(bench.mask(number), expected)
         assert bench.document[number].corrected
         assert bench.click(number, plane).restore is not None
@@ -262,7 +262,7 @@ class TestPainted:
         [number] = bench.add(plane, BIG)
         bench.click(number, plane, IN_BIG)
         part = bench.document.update_part(
-            number, KEY, before=bench.document.part(number, KEY).patch, extent=(0, 0, 256, 256)
+            number, KEY, before=bench.document.part(number, KEY).patch, extent=Box(0, 0, 256, 256)
         )
         standing = as_it_stands(part, partial(self.read, number))
         assert bench.click(number, plane, standing=standing) == ClickEdit(kept=True)
