@@ -71,8 +71,7 @@ class Course:
 def course(segmenter: Segmenter, field: Field, thing: Thing, seed: int, *, boxed: bool, most: int) -> Course:
     """Prompt one object until nothing is wrong or there were `most` clicks."""
     rng = np.random.default_rng([seed, int(thing.box.r0 * 1000)]) if seed else None
-    bounds = (field.row, field.col, field.row + field.height, field.col + field.width)
-    target = thing.mask[bounds[0] : bounds[2], bounds[1] : bounds[3]]
+    target = thing.mask[field.box.slices]
     size, found = int(thing.mask.sum()), np.zeros(target.shape, bool)
     points: list[Point] = []
     before: ClickHistory = ()
@@ -86,7 +85,7 @@ def course(segmenter: Segmenter, field: Field, thing: Thing, seed: int, *, boxed
         prompt = Prompt(thing.box if boxed else None, tuple(points))
         answer = segmenter.answer(thing.plane, prompt, field=field, masks_before=before)
         before = (*answer.masks_before, MaskBefore(answer.prediction))
-        found = answer.prediction.patch.within(bounds)
+        found = answer.prediction.patch.within(field.box)
         both = int((found & target).sum())
         dice.append(2 * both / max(int(found.sum()) + size, 1))
         errors.append(abs(answer.prediction.iou - both / max(int(found.sum()) + size - both, 1)))

@@ -220,7 +220,7 @@ class TestPainted:
         )
         return number, plane, as_it_stands(part, partial(self.read, number))
 
-    def read(self, number: int, bounds: tuple[int, int, int, int]) -> np.ndarray:
+    def read(self, number: int, bounds: Box) -> np.ndarray:
         return np.where(self.PAINTED.within(bounds), number, 0)
 
     def test_what_was_painted_is_the_mask_prompt_and_the_object_stays_corrected(
@@ -276,7 +276,7 @@ class TestDocument:
         labels = np.where(inside(BIG), number, 0)
         labels[30:60, 40:80] = 9
 
-        def read(bounds: tuple[int, int, int, int]) -> np.ndarray:
+        def read(bounds: Box) -> np.ndarray:
             r0, c0, r1, c1 = bounds
             return labels[r0:r1, c0:c1]
 
