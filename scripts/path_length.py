@@ -6,7 +6,7 @@ A box to its mask: the first box of the coins sample is added to the prompts of 
 already, and the walk ends when its mask is painted and no sharper one is awaited. The model runs in this process, so
 that what it does is counted too. What the journal writes meanwhile is not: it is no part of the walk, and when it is
 done is a matter of chance. Cases to a decoder: a dataset of six small cases becomes a decoder that is judged, from the
-request to the verdict in its file; the built-in model is loaded before.
+request to the verdict in its file; the model is loaded and the fields are embedded already, by a run before.
 
 Counted are code objects under src that are entered in any thread, each once: functions, methods, lambdas and
 comprehensions, but no module and no class body. Python 3.12 inlines most comprehensions: compare counts of one version.
@@ -138,8 +138,13 @@ def cases_to_decoder(walk: Walk, folder: Path) -> Counter[str]:
     request = TrainingRequest(dataset.path, "discs", config=FinetuneConfig(epochs=1), device="cpu")
     model, events = build_model("lite-medsam", device="cpu"), []
     cache = EmbeddingCache(folder / "embeddings")
+
+    def run(name: str) -> None:
+        train(request, folder / name, events.append, cache=cache, build=lambda *_: model)
+
+    run("before")
     with walk.recording():
-        train(request, folder / "run", events.append, cache=cache, build=lambda *_: model)
+        run("recorded")
     return walk.by_file()
 
 

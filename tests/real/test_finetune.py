@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from napari_medsam.curation.dataset import CuratedDataset
 from napari_medsam.finetune.config import FinetuneConfig
+from napari_medsam.finetune.events import Done, Event
 from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
 from napari_medsam.model.decoder_file import read_info
@@ -31,13 +31,14 @@ def test_bacteria_are_found_better_after_a_few_corrected_frames(
     table = tmp_path / "split.csv"
     table.write_text("\n".join(lines))
     output = tmp_path / "bacteria.safetensors"
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     request = TrainingRequest(
         dataset.path, "bacteria", config=FinetuneConfig(epochs=5), split=table, output=output
     )
     train(request, tmp_path / "run", events.append)
     verdict = read_info(output).verdict
     assert verdict is not None
-    assert events[-1]["kind"] == "done"
-    assert verdict["objects"] == 16
-    assert verdict["difference"]["dsc"] > 0.01
+    assert isinstance(events[-1], Done)
+    assert verdict.objects == 16
+    assert verdict.difference is not None
+    assert verdict.difference.dsc > 0.01
