@@ -14,7 +14,8 @@ from napari_medsam.finetune.request import TrainingRequest
 from napari_medsam.finetune.train import train
 from napari_medsam.model.decoder_file import read_info
 
-pytestmark = pytest.mark.real_data
+# It trains for some minutes on a busy machine: a longer limit than other tests have.
+pytestmark = [pytest.mark.real_data, pytest.mark.timeout(1200)]
 
 
 def test_bacteria_are_found_better_after_a_few_corrected_frames(
