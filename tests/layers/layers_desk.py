@@ -12,7 +12,7 @@ import numpy as np
 from fake_medsam import PATIENCE_S, FakeLoader, FakeMedSAM
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
-from planes import BoxEdges, corners
+from planes import BoxEdges, Hands, corners
 
 from napari_medsam.document.objects import Part
 from napari_medsam.embedding.cache import EmbeddingCache
@@ -22,7 +22,7 @@ from napari_medsam.session.session import Session
 from napari_medsam.session.settings import Settings
 
 
-class LayersDesk:
+class LayersDesk(Hands):
     """What a window does for one image, as far as its layers are concerned; it says what a window's desk says.
 
     What the session posts and what is to be run later waits until the test waits for something, or settles.
@@ -148,27 +148,6 @@ class LayersDesk:
         self._later.clear()
         for kept in (self.said, self.painted, self.model.encoded, self.model.decoded):
             kept.clear()
-
-    def move_box(self, object_id: int, box: BoxEdges, *, wait: bool = True) -> None:
-        """Give an object's shape other corners, as a script would, and wait for its new mask."""
-        row = list(self.shapes.features["object"]).index(object_id)
-        before = len(self.painted)
-        data = list(self.shapes.data)
-        data[row] = corners(box, self.shapes.ndim)
-        self.shapes.data = data
-        if wait:
-            self.wait(lambda: object_id in self.painted[before:])
-
-    def delete_box(self, object_id: int) -> None:
-        row = list(self.shapes.features["object"]).index(object_id)
-        self.shapes.selected_data = {row}
-        self.shapes.remove_selected()
-
-    def paint(self, label: int, rows: slice, cols: slice) -> None:
-        """Change a rectangle of the labels on screen as one undoable step, as the brush does."""
-        grid = np.mgrid[rows, cols].reshape(2, -1)
-        fixed = [np.full(grid.shape[1], int(step)) for step in self.viewer.dims.current_step[:-2]]
-        self.labels.data_setitem((*fixed[len(fixed) + 2 - self.labels.ndim :], *grid), label)
 
     def undo(self) -> None:
         self.labels.undo()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from fake_medsam import FakeLoader, FakeMedSAM
 from napari.layers import Image, Labels, Shapes
-from planes import BoxEdges, corners
+from planes import BoxEdges, Hands, corners
 from qtpy.QtCore import QTimer
 
 from napari_medsam.document.objects import Part, PlaneKey
@@ -22,7 +22,7 @@ from napari_medsam.ui.launch import add_dock
 TIMEOUT_MS = 15_000
 
 
-class Desk:
+class Desk(Hands):
     """One viewer with the dock, and everything the dock's controller ever said.
 
     Boxes are answered from the whole plane unless `settings` say otherwise, and there is no live preview, so that each
@@ -125,27 +125,6 @@ class Desk:
             self.model.decoded,
         ):
             kept.clear()
-
-    def move_box(self, object_id: int, box: BoxEdges, *, wait: bool = True) -> None:
-        """Give an object's shape other corners, as a script would, and wait for its new mask."""
-        row = list(self.shapes.features["object"]).index(object_id)
-        before = len(self.painted)
-        data = list(self.shapes.data)
-        data[row] = corners(box, self.shapes.ndim)
-        self.shapes.data = data
-        if wait:
-            self.wait(lambda: object_id in self.painted[before:])
-
-    def delete_box(self, object_id: int) -> None:
-        row = list(self.shapes.features["object"]).index(object_id)
-        self.shapes.selected_data = {row}
-        self.shapes.remove_selected()
-
-    def paint(self, label: int, rows: slice, cols: slice) -> None:
-        """Change a rectangle of the labels on screen as one undoable step, as the brush does."""
-        grid = np.mgrid[rows, cols].reshape(2, -1)
-        fixed = [np.full(grid.shape[1], int(step)) for step in self.viewer.dims.current_step[:-2]]
-        self.labels.data_setitem((*fixed[len(fixed) + 2 - self.labels.ndim :], *grid), label)
 
     def paint_on(self, label: int, z: int, patch: tuple[slice, slice]) -> None:
         """Paint a rectangle of a slice, wherever the view is."""
